@@ -1,0 +1,19 @@
+//! What both binaries need and what knows nothing of the UMS.
+//!
+//! - [`name`]: the words for clusters, servers, runs and roles, checked where they come in;
+//! - [`digest`]: SHA-256 of files, fingerprints of certificates;
+//! - [`durable`]: files that are visible only when whole, verified and on disk;
+//! - [`chain`]: records each of which carries the hash of the one before;
+//! - [`tls`]: the only place where TLS is built;
+//! - [`pairing`]: how two sides that know a secret prove it during enrolment;
+//! - [`seal`]: a backup with its password, encrypted to the servers that may open it and signed by its source;
+//! - [`telemetry`]: log lines.
+
+pub mod chain;
+pub mod digest;
+pub mod durable;
+pub mod name;
+pub mod pairing;
+pub mod seal;
+pub mod telemetry;
+pub mod tls;
