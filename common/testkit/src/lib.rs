@@ -1,0 +1,1 @@
+//! For tests only: a throwaway certificate authority, scratch directories, waiting for a condition.

@@ -1,0 +1,75 @@
+//! The domain types both programs work with, and the door wire messages come in by.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use umsid_common::digest::{Digest, Fingerprint};
+use umsid_common::name::{ClusterName, OperationId, RunId, ServerName};
+use umsid_common::seal::Recipient;
+
+use crate::wire;
+
+mod inspection;
+mod operation;
+
+pub use inspection::{
+    CertificateSeen, Disk, Evidence, EvidenceSource, Health, HealthStatus, Inspection, Label, LeaseState,
+    RawOutput, SafetyBackup, Service, ServiceProcess, ServiceStatus, UmsIds,
+};
+pub use operation::{
+    Action, Effect, Handover, LeaseRef, Operation, OperationState, Outcome, Phase, Progress, RestoreSource,
+    Success, Trouble,
+};
+
+/// A wire message that means nothing: which field, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct Invalid {
+    field: &'static str,
+    why: String,
+}
+
+impl Invalid {
+    /// A field that does not do.
+    pub fn new(field: &'static str, why: impl fmt::Display) -> Self {
+        Self { field, why: why.to_string() }
+    }
+}
+
+/// Milliseconds since the Unix epoch as a moment.
+pub fn moment(field: &'static str, unix_ms: i64) -> Result<Timestamp, Invalid> {
+    Timestamp::from_millisecond(unix_ms).map_err(|error| Invalid::new(field, error))
+}
+
+/// A value that must be there.
+pub fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Invalid> {
+    value.ok_or_else(|| Invalid::new(field, "it is missing"))
+}
+
+/// Text as one of our names or ids.
+pub fn named<T>(field: &'static str, text: &str) -> Result<T, Invalid>
+where
+    T: std::str::FromStr,
+    T::Err: fmt::Display,
+{
+    text.parse().map_err(|error| Invalid::new(field, error))
+}
+
+/// Bytes as a SHA-256 digest.
+pub fn digest(field: &'static str, bytes: &[u8]) -> Result<Digest, Invalid> {
+    Digest::try_from(bytes).map_err(|error| Invalid::new(field, error))
+}
+
+fn fingerprint(field: &'static str, wire: &wire::Fingerprint) -> Result<Fingerprint, Invalid> {
+    Fingerprint::try_from(wire.digest.as_slice()).map_err(|error| Invalid::new(field, error))
+}
+
+impl From<Fingerprint> for wire::Fingerprint {
+    fn from(fingerprint: Fingerprint) -> Self {
+        Self { digest: fingerprint.as_bytes().to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
