@@ -139,7 +139,9 @@ fn make_private(path: &Path) -> io::Result<bool> {
     match made {
         // The umask may have taken from the mode what we need ourselves.
         #[cfg(unix)]
-        Ok(()) => fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map(|()| true),
+        Ok(()) => {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map(|()| true)
+        }
         #[cfg(not(unix))]
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),

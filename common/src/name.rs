@@ -266,7 +266,8 @@ impl FromStr for Identity {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let refuse = |why| InvalidName::new("identity", text, why);
-        let rest = text.strip_prefix("spiffe://").ok_or_else(|| refuse("it does not begin with spiffe://"))?;
+        let rest =
+            text.strip_prefix("spiffe://").ok_or_else(|| refuse("it does not begin with spiffe://"))?;
         let mut parts = rest.split('/');
         let trust_domain = parts.next().unwrap_or_default().parse()?;
         let role = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -275,7 +276,11 @@ impl FromStr for Identity {
             }
             (Some("coordinator"), Some(name), None, None) => Role::Coordinator(name.parse()?),
             (Some("observer"), Some(name), None, None) => Role::Observer(name.parse()?),
-            _ => return Err(refuse("its path is none of agent/CLUSTER/SERVER, coordinator/NAME, observer/NAME")),
+            _ => {
+                return Err(refuse(
+                    "its path is none of agent/CLUSTER/SERVER, coordinator/NAME, observer/NAME",
+                ));
+            }
         };
         Ok(Self { trust_domain, role })
     }

@@ -127,7 +127,12 @@ pub struct JoinFile {
 
 impl JoinFile {
     /// A new file for one server.
-    pub fn new(_trust_domain: TrustDomain, _cluster: ClusterName, _server: ServerName, _expires: Timestamp) -> Self {
+    pub fn new(
+        _trust_domain: TrustDomain,
+        _cluster: ClusterName,
+        _server: ServerName,
+        _expires: Timestamp,
+    ) -> Self {
         todo!()
     }
 

@@ -1,16 +1,31 @@
 //! The only place where TLS is built: version 1.3, both certificates, revocation lists, reload, handshake deadlines.
 
-use std::error::Error;
-use std::net::SocketAddr;
+mod connect;
+mod credentials;
+mod listener;
+mod verifier;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
-use tonic::transport::Channel;
+use arc_swap::ArcSwap;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::digest::Digest;
 use crate::name::Identity;
+
+pub use connect::{ConnectError, Patience, connect, connect_for_enrolment, connection_fault};
+pub use credentials::Credentials;
+pub use listener::{Accepted, Counted, Limits, Listener};
+pub use verifier::identity_of;
+use verifier::{Callee, CalleeVerifier, check_signature};
 
 /// The four files that say who we are and whom we trust.
 #[derive(Clone, Debug)]
@@ -60,50 +75,9 @@ pub enum TlsError {
     },
 }
 
-/// What a set of files amounts to, checked: the key belongs to the certificate, and a peer with the same anchors would accept it.
-pub struct Credentials {
-    _private: (),
-}
-
-impl Credentials {
-    /// Loads and checks.
-    pub fn load(_files: &Files) -> Result<Self, TlsError> {
-        todo!()
-    }
-
-    /// Who we are.
-    pub fn identity(&self) -> &Identity {
-        todo!()
-    }
-
-    /// The certificate's life.
-    pub fn validity(&self) -> (Timestamp, Timestamp) {
-        todo!()
-    }
-
-    /// Whether a third of the certificate's life or less is left.
-    pub fn wants_renewal(&self, _now: Timestamp) -> bool {
-        todo!()
-    }
-
-    /// Number of the newest revocation list.
-    pub fn crl_number(&self) -> u64 {
-        todo!()
-    }
-
-    /// Our chain, DER, leaf first.
-    pub fn chain(&self) -> &[Vec<u8>] {
-        todo!()
-    }
-
-    /// Signs with the certificate's key (ECDSA P-256, SHA-256, ASN.1).
-    pub fn sign(&self, _message: &[u8]) -> Vec<u8> {
-        todo!()
-    }
-
-    /// Whose signature this is: the chain must lead to our anchors now and not be revoked.
-    pub fn verify(&self, _chain: &[Vec<u8>], _message: &[u8], _signature: &[u8]) -> Result<Identity, VerifyError> {
-        todo!()
+impl TlsError {
+    fn unusable(path: &Path, why: impl Into<String>) -> Self {
+        Self::Unusable { path: path.to_owned(), why: why.into() }
     }
 }
 
@@ -123,87 +97,44 @@ pub enum VerifyError {
 
 /// Whose signature this is by the certificate that came with it, whoever issued that. Only for files that were never
 /// out of our own hands.
-pub fn verify_own(_chain: &[Vec<u8>], _message: &[u8], _signature: &[u8]) -> Result<Identity, VerifyError> {
-    todo!()
-}
-
-/// The identity in a certificate (DER): exactly one URI among its alternative names, or nobody.
-pub fn identity_of(_certificate: &[u8]) -> Result<Identity, VerifyError> {
-    todo!()
+pub fn verify_own(chain: &[Vec<u8>], message: &[u8], signature: &[u8]) -> Result<Identity, VerifyError> {
+    let leaf = chain.first().ok_or_else(|| VerifyError::Certificate("there is none".into()))?;
+    let identity = identity_of(leaf)?;
+    check_signature(leaf, message, signature)?;
+    Ok(identity)
 }
 
 /// Credentials that can change while connections are open: new connections get the new ones.
 pub struct Tls {
-    _private: (),
+    files: Files,
+    current: ArcSwap<Credentials>,
 }
 
 impl Tls {
     /// Loads the files.
-    pub fn load(_files: Files) -> Result<Arc<Self>, TlsError> {
-        todo!()
+    pub fn load(files: Files) -> Result<Arc<Self>, TlsError> {
+        let current = ArcSwap::from_pointee(Credentials::load(&files)?);
+        Ok(Arc::new(Self { files, current }))
     }
 
     /// The files it was loaded from.
     pub fn files(&self) -> &Files {
-        todo!()
+        &self.files
     }
 
     /// The credentials in use.
     pub fn current(&self) -> Arc<Credentials> {
-        todo!()
+        self.current.load_full()
     }
 
     /// Loads the files again; on error the old credentials stay. `true` if something changed.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        todo!()
-    }
-}
-
-/// What a listener bears.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// A handshake that takes longer is dropped.
-    pub handshake: Duration,
-    /// Handshakes at once; more wait.
-    pub handshakes: usize,
-    /// Connections at once; more are dropped.
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { handshake: Duration::from_secs(5), handshakes: 64, connections: 512 }
-    }
-}
-
-/// An accepted connection, handshake done.
-pub type Accepted = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
-
-/// Accepts mutually authenticated connections, for `tonic`'s `serve_with_incoming_shutdown`.
-pub struct Listener {
-    _private: (),
-}
-
-impl Listener {
-    /// Listens with reloadable credentials.
-    pub async fn bind(_address: SocketAddr, _tls: Arc<Tls>, _limits: Limits) -> std::io::Result<Self> {
-        todo!()
-    }
-
-    /// Listens for an enrolment: presents this self-signed certificate, takes any client certificate (who the caller
-    /// is, the secret proves).
-    pub async fn bind_enrolment(_address: SocketAddr, _own: &SelfSigned, _limits: Limits) -> std::io::Result<Self> {
-        todo!()
-    }
-
-    /// Where it listens.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        todo!()
-    }
-
-    /// The accepted connections.
-    pub fn incoming(self) -> impl tokio_stream::Stream<Item = std::io::Result<Accepted>> + Send + use<> {
-        tokio_stream::empty()
+        let new = Credentials::load(&self.files)?;
+        if new.content == self.current.load().content {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(new));
+        Ok(true)
     }
 }
 
@@ -212,13 +143,22 @@ pub struct SelfSigned {
     /// DER.
     pub certificate: Vec<u8>,
     /// PEM (PKCS#8).
-    pub key_pem: secrecy::SecretString,
+    pub key_pem: SecretString,
 }
 
 impl SelfSigned {
     /// Makes a key and a certificate for it that lasts one day.
+    ///
+    /// # Panics
+    /// If the operating system has no random bytes to give.
     pub fn generate() -> Self {
-        todo!()
+        let key = generate_key_pair();
+        let mut params = CertificateParams::default();
+        let now = std::time::SystemTime::now();
+        params.not_before = (now - std::time::Duration::from_secs(3600)).into();
+        params.not_after = (now + std::time::Duration::from_secs(24 * 3600)).into();
+        let certificate = params.self_signed(&key).expect("a P-256 key signs a certificate without names");
+        Self { certificate: certificate.der().to_vec(), key_pem: key.serialize_pem().into() }
     }
 
     /// SHA-256 of the certificate.
@@ -228,114 +168,72 @@ impl SelfSigned {
 }
 
 /// Makes a P-256 key (PKCS#8 PEM).
-pub fn generate_key() -> secrecy::SecretString {
-    todo!()
+///
+/// # Panics
+/// If the operating system has no random bytes to give.
+pub fn generate_key() -> SecretString {
+    generate_key_pair().serialize_pem().into()
+}
+
+fn generate_key_pair() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("the operating system gives random bytes")
 }
 
 /// A certificate signing request (PKCS#10 DER) for a key, asking for this identity.
-pub fn request(_key_pem: &secrecy::SecretString, _identity: &Identity) -> Result<Vec<u8>, TlsError> {
-    todo!()
-}
-
-/// No connection, and why, so that a program can branch on it.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectError {
-    /// The name has no address.
-    #[error("{address}: the name cannot be resolved: {why}")]
-    Resolve {
-        /// host:port
-        address: String,
-        /// From the resolver.
-        why: String,
-    },
-    /// Nothing answers there.
-    #[error("{address}: no connection: {why}")]
-    Unreachable {
-        /// host:port
-        address: String,
-        /// From the operating system, or the deadline.
-        why: String,
-    },
-    /// Something answers, but does not speak TLS 1.3 with a certificate.
-    #[error("{address}: no TLS 1.3 there: {why}")]
-    Handshake {
-        /// host:port
-        address: String,
-        /// From the TLS library.
-        why: String,
-    },
-    /// A valid certificate, but another server's.
-    #[error("{address}: this is {found}, expected was {expected}")]
-    WrongServer {
-        /// host:port
-        address: String,
-        /// Whom we dialled.
-        expected: String,
-        /// Who answered.
-        found: String,
-    },
-    /// Its certificate is expired, revoked, foreign or malformed.
-    #[error("{address}: its certificate is not accepted: {why}")]
-    Certificate {
-        /// host:port
-        address: String,
-        /// What is wrong with it, as "expired", "revoked", "issued by somebody else".
-        why: String,
-    },
-    /// The other side does not accept ours.
-    #[error("{address}: it does not accept our certificate: {why}")]
-    Rejected {
-        /// host:port
-        address: String,
-        /// The alert it sent.
-        why: String,
-    },
-}
-
-/// How long to try.
-#[derive(Clone, Debug)]
-pub struct Patience {
-    /// Name resolution, TCP and TLS together.
-    pub connect: Duration,
-    /// HTTP/2 keep-alive: a ping when nothing was heard for this long; the connection ends when none comes back in as much again.
-    pub keep_alive: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(10), keep_alive: Duration::from_secs(10) }
-    }
-}
-
-/// Connects to a server that must prove to be `expected`, whatever name or address led there. The channel connects
-/// again by itself when the connection is lost.
-pub async fn connect(
-    _address: &str,
-    _tls: &Arc<Tls>,
-    _expected: &Identity,
-    _patience: &Patience,
-) -> Result<Channel, ConnectError> {
-    todo!()
-}
-
-/// Connects to an agent that waits for enrolment; gives the SHA-256 of the certificate it presented. With `pin`, any
-/// other certificate is refused (the first 16 bytes are compared, as many as a pairing code carries).
-pub async fn connect_for_enrolment(
-    _address: &str,
-    _tls: &Arc<Tls>,
-    _pin: Option<[u8; 16]>,
-    _patience: &Patience,
-) -> Result<(Channel, Digest), ConnectError> {
-    todo!()
-}
-
-/// Finds out of an RPC's error whether the connection was at fault, and how.
-pub fn connection_fault(_address: &str, _error: &(dyn Error + 'static)) -> Option<ConnectError> {
-    todo!()
+pub fn request(key_pem: &SecretString, identity: &Identity) -> Result<Vec<u8>, TlsError> {
+    let unusable = |error: rcgen::Error| TlsError::unusable(Path::new("the private key"), error.to_string());
+    let key = KeyPair::from_pem(key_pem.expose_secret()).map_err(unusable)?;
+    let mut params = CertificateParams::default();
+    params.subject_alt_names.push(SanType::URI(identity.to_string().try_into().map_err(unusable)?));
+    Ok(params.serialize_request(&key).map_err(unusable)?.der().to_vec())
 }
 
 /// A TLS client configuration for asking a local server, whose certificate is self-signed, about its health: takes any
 /// certificate and TLS 1.2, because nothing it says is trusted with anything. Never for agents.
-pub fn unauthenticated_client() -> Arc<rustls::ClientConfig> {
-    todo!()
+///
+/// # Panics
+/// Never: ring has the cipher suites of both versions.
+pub fn unauthenticated_client() -> Arc<ClientConfig> {
+    let verifier = CalleeVerifier { callee: Callee::Anybody, provider: provider() };
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// No tickets and no stored sessions: every connection is judged by today's certificates and lists.
+fn server_config(
+    callers: Arc<dyn ClientCertVerifier>,
+    presented: Arc<dyn ResolvesServerCert>,
+) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("ring has cipher suites for TLS 1.3")
+        .with_client_cert_verifier(callers)
+        .with_cert_resolver(presented);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+}
+
+/// As with the server, nothing is resumed.
+fn client_config(callee: CalleeVerifier, presented: Arc<dyn ResolvesClientCert>) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("ring has cipher suites for TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(callee))
+        .with_client_cert_resolver(presented);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    config
 }

@@ -1,0 +1,315 @@
+//! Dialling: name, TCP, TLS and the other side's consent, each failure told apart.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, OtherError};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Tls;
+use super::verifier::{SomebodyElse, describe, nobody};
+use crate::digest::Digest;
+use crate::name::Identity;
+
+/// No connection, and why, so that a program can branch on it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("{address}: the name cannot be resolved: {why}")]
+    Resolve {
+        /// host:port
+        address: String,
+        /// From the resolver.
+        why: String,
+    },
+    /// Nothing answers there, or no more.
+    #[error("{address}: no connection: {why}")]
+    Unreachable {
+        /// host:port
+        address: String,
+        /// From the operating system, or the deadline.
+        why: String,
+    },
+    /// Something answers, but does not speak TLS 1.3 with a certificate.
+    #[error("{address}: no TLS 1.3 there: {why}")]
+    Handshake {
+        /// host:port
+        address: String,
+        /// From the TLS library.
+        why: String,
+    },
+    /// A valid certificate, but another server's.
+    #[error("{address}: this is {found}, expected was {expected}")]
+    WrongServer {
+        /// host:port
+        address: String,
+        /// Whom we dialled.
+        expected: String,
+        /// Who answered.
+        found: String,
+    },
+    /// Its certificate is expired, revoked, foreign or malformed.
+    #[error("{address}: its certificate is not accepted: {why}")]
+    Certificate {
+        /// host:port
+        address: String,
+        /// What is wrong with it, as "expired", "revoked", "issued by somebody else".
+        why: String,
+    },
+    /// The other side does not accept ours.
+    #[error("{address}: it does not accept our certificate: {why}")]
+    Rejected {
+        /// host:port
+        address: String,
+        /// The alert it sent.
+        why: String,
+    },
+}
+
+/// How long to try.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// Name resolution, TCP and TLS together.
+    pub connect: Duration,
+    /// HTTP/2 keep-alive: a ping when nothing was heard for this long; the connection ends when none comes back in as much again.
+    pub keep_alive: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), keep_alive: Duration::from_secs(10) }
+    }
+}
+
+/// How much one stream, and all of a connection, may have in flight: bytes.
+const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Connects to a server that must prove to be `expected`, whatever name or address led there. The channel connects
+/// again by itself when the connection is lost, each time with the credentials then in use.
+pub async fn connect(
+    address: &str,
+    tls: &Arc<Tls>,
+    expected: &Identity,
+    patience: &Patience,
+) -> Result<Channel, ConnectError> {
+    let (tls, expected) = (tls.clone(), expected.clone());
+    let config = move || tls.current().client_config(&expected);
+    channel(address, patience, config, |_| ()).await
+}
+
+/// Connects to an agent that waits for enrolment; gives the SHA-256 of the certificate it presented. With `pin`, any
+/// other certificate is refused (the first 16 bytes are compared, as many as a pairing code carries). Should the
+/// channel connect again, only the very same certificate will do.
+pub async fn connect_for_enrolment(
+    address: &str,
+    tls: &Arc<Tls>,
+    pin: Option<[u8; 16]>,
+    patience: &Patience,
+) -> Result<(Channel, Digest), ConnectError> {
+    let tls = tls.clone();
+    let presented = Arc::new(OnceLock::<Digest>::new());
+    let seen = presented.clone();
+    let config = move || {
+        let pin = seen.get().map(|digest| digest.as_bytes().to_vec()).or(pin.map(Vec::from));
+        tls.current().enrolment_config(pin)
+    };
+    let first = presented.clone();
+    let remember = move |certificate: &[u8]| {
+        first.get_or_init(|| Digest::of(certificate));
+    };
+    let channel = channel(address, patience, config, remember).await?;
+    match presented.get() {
+        Some(digest) => Ok((channel, *digest)),
+        None => Err(ConnectError::Handshake {
+            address: address.to_owned(),
+            why: "there was no certificate".into(),
+        }),
+    }
+}
+
+async fn channel(
+    address: &str,
+    patience: &Patience,
+    config: impl Fn() -> ClientConfig + Clone + Send + Sync + 'static,
+    certificate: impl Fn(&[u8]) + Clone + Send + Sync + 'static,
+) -> Result<Channel, ConnectError> {
+    let (dialled, deadline) = (address.to_owned(), patience.connect);
+    let connector = tower::service_fn(move |_| {
+        let (dialled, config, certificate) = (dialled.clone(), config.clone(), certificate.clone());
+        async move { dial(&dialled, config(), certificate, deadline).await.map(TokioIo::new) }
+    });
+    // The connector decides where to; this is only what HTTP/2 wants to see in every request.
+    Endpoint::from_static("http://umsid-agent")
+        .http2_keep_alive_interval(patience.keep_alive)
+        .keep_alive_timeout(patience.keep_alive)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| {
+            let why = || innermost(&error);
+            connection_fault(address, &error)
+                .unwrap_or_else(|| ConnectError::Unreachable { address: address.to_owned(), why: why() })
+        })
+}
+
+type Dialled = BufReader<TlsStream<TcpStream>>;
+
+async fn dial(
+    address: &str,
+    config: ClientConfig,
+    certificate: impl Fn(&[u8]),
+    deadline: Duration,
+) -> Result<Dialled, ConnectError> {
+    let until = Instant::now() + deadline;
+    let late = |doing: &str| format!("{doing} took longer than {deadline:?}");
+    let handshake = |why| ConnectError::Handshake { address: address.to_owned(), why };
+
+    let resolved = tokio::time::timeout_at(until, tokio::net::lookup_host(address)).await;
+    let addresses: Vec<_> = match resolved {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            return Err(ConnectError::Resolve { address: address.to_owned(), why: error.to_string() });
+        }
+        Err(_) => {
+            return Err(ConnectError::Resolve {
+                address: address.to_owned(),
+                why: late("looking up the name"),
+            });
+        }
+    };
+    let tcp = connect_tcp(&addresses, until).await;
+    let tcp = tcp.map_err(|why| ConnectError::Unreachable { address: address.to_owned(), why })?;
+
+    let connecting = TlsConnector::from(Arc::new(config)).connect(nobody(), tcp);
+    let stream = match tokio::time::timeout_at(until, connecting).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            return Err(fault_of_io(address, &error).unwrap_or_else(|| handshake(error.to_string())));
+        }
+        Err(_) => return Err(handshake(late("the handshake"))),
+    };
+    if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+        certificate(leaf);
+    }
+
+    // In TLS 1.3 we are done before the other side has seen our certificate; its verdict is the first thing to read. An
+    // HTTP/2 server that accepts us speaks first, with its settings. Nothing is written before: a refusal would
+    // otherwise be lost in the reset that answers to data nobody wants.
+    let mut stream = BufReader::new(stream);
+    match tokio::time::timeout_at(until, stream.fill_buf()).await {
+        Ok(Ok([])) => Err(handshake("it closed the connection after the handshake".into())),
+        Ok(Ok(_)) => Ok(stream),
+        Ok(Err(error)) => Err(fault_of_io(address, &error).unwrap_or_else(|| handshake(error.to_string()))),
+        Err(_) => Err(handshake(late("the first answer after the handshake"))),
+    }
+}
+
+/// The first of these addresses that answers; each gets its share of the time left.
+async fn connect_tcp(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, String> {
+    let mut why = "the name has no address".to_owned();
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = until.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        why = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => match stream.set_nodelay(true) {
+                Ok(()) => return Ok(stream),
+                Err(error) => format!("{address}: {error}"),
+            },
+            Ok(Err(error)) => format!("{address}: {error}"),
+            Err(_) => format!("{address}: no answer in {share:.1?}"),
+        };
+    }
+    Err(why)
+}
+
+/// Finds out of an RPC's error whether the connection was at fault, and how.
+pub fn connection_fault(address: &str, error: &(dyn Error + 'static)) -> Option<ConnectError> {
+    let mut next = Some(error);
+    let mut lost = false;
+    while let Some(error) = next {
+        if let Some(fault) = fault_of_one(address, error) {
+            return Some(fault);
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if let Some(fault) = fault_of_io(address, error) {
+                return Some(fault);
+            }
+            lost = true;
+        }
+        lost |= error.is::<tonic::transport::Error>();
+        next = error.source();
+    }
+    lost.then(|| ConnectError::Unreachable { address: address.to_owned(), why: innermost(error) })
+}
+
+fn fault_of_one(address: &str, error: &(dyn Error + 'static)) -> Option<ConnectError> {
+    if let Some(fault) = error.downcast_ref::<ConnectError>() {
+        return Some(fault.clone());
+    }
+    error.downcast_ref::<RustlsError>().map(|error| fault_of_tls(address, error))
+}
+
+/// An I/O error hides what it was made of from `source()`.
+fn fault_of_io(address: &str, error: &io::Error) -> Option<ConnectError> {
+    let inner = error.get_ref()?;
+    if let Some(nested) = inner.downcast_ref::<io::Error>() {
+        return fault_of_io(address, nested);
+    }
+    fault_of_one(address, inner)
+}
+
+fn fault_of_tls(address: &str, error: &RustlsError) -> ConnectError {
+    use AlertDescription as Alert;
+    let address = address.to_owned();
+    match error {
+        RustlsError::InvalidCertificate(CertificateError::Other(OtherError(why)))
+            if let Some(other) = why.downcast_ref::<SomebodyElse>() =>
+        {
+            ConnectError::WrongServer {
+                address,
+                expected: other.expected.clone(),
+                found: other.found.clone(),
+            }
+        }
+        RustlsError::InvalidCertificate(_) | RustlsError::InvalidCertRevocationList(_) => {
+            ConnectError::Certificate { address, why: describe(error) }
+        }
+        RustlsError::AlertReceived(alert) => {
+            let why = match alert {
+                Alert::CertificateExpired => "expired, or not valid yet",
+                Alert::CertificateRevoked => "revoked",
+                Alert::UnknownCA => "issued by somebody else",
+                Alert::AccessDenied => "it names no one of that trust domain",
+                Alert::CertificateRequired => "there was none",
+                Alert::UnsupportedCertificate => "not made for this purpose",
+                Alert::BadCertificate | Alert::CertificateUnknown | Alert::DecryptError => {
+                    "malformed or not understood"
+                }
+                other => {
+                    return ConnectError::Handshake { address, why: format!("it sent the alert {other:?}") };
+                }
+            };
+            ConnectError::Rejected { address, why: why.to_owned() }
+        }
+        other => ConnectError::Handshake { address, why: other.to_string() },
+    }
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
