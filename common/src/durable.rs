@@ -265,6 +265,21 @@ impl Incoming {
     }
 }
 
+/// For what writes into any [`io::Write`]. The error keeps its kind, so a full disk is still told apart.
+impl io::Write for Incoming {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Incoming::write(self, bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(DurableError::Io { source, .. }) => Err(source),
+            Err(error) => Err(io::Error::new(io::ErrorKind::FileTooLarge, error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// SHA-256 and length in bytes of all that can be read.
 pub fn digest_of(mut from: impl io::Read) -> io::Result<(Digest, u64)> {
     let (mut digester, mut size) = (Digester::default(), 0);

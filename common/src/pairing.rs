@@ -2,49 +2,117 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
+use data_encoding::{Encoding, Specification};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::digest::Digest;
-use crate::name::{ClusterName, ServerName, TrustDomain};
+use crate::name::{ClusterName, ServerName, TrustDomain, random_bytes};
+
+/// Bytes of the certificate's hash in a pairing code.
+const PIN: usize = 16;
+/// Bytes of its secret.
+const ONE_TIME: usize = 10;
+/// Bytes that tell a slip of the pen.
+const CHECK: usize = 4;
+/// Characters between two dashes: a code has eight such groups.
+const GROUP: usize = 6;
+
+/// Crockford's base32: upper-case, without I, L, O, U; what is easily taken for another character is taken as that.
+static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut specification = Specification::new();
+    specification.symbols.push_str("0123456789ABCDEFGHJKMNPQRSTVWXYZ");
+    specification.translate.from.push_str("abcdefghjkmnpqrstvwxyzOoIiLl");
+    specification.translate.to.push_str("ABCDEFGHJKMNPQRSTVWXYZ001111");
+    specification.encoding().expect("32 symbols, each translated once")
+});
 
 /// What both sides know.
 #[derive(Clone)]
-pub struct Secret(#[expect(dead_code, reason = "used by the proofs")] Zeroizing<Vec<u8>>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 /// What an agent prints and a person carries over: the first half of the hash of the certificate it will present, and a
-/// one-time secret of 80 bits, in groups of base32 with a check digit.
+/// one-time secret of 80 bits, with a checksum, in groups of base32.
 pub struct PairingCode {
     /// First 16 bytes of the SHA-256 of the agent's self-signed certificate.
-    pub certificate: [u8; 16],
+    pub certificate: [u8; PIN],
     /// One-time.
     pub secret: Secret,
 }
 
 impl PairingCode {
     /// A new code for this certificate.
-    pub fn generate(_certificate: &Digest) -> Self {
-        todo!()
+    pub fn generate(certificate: &Digest) -> Self {
+        let pin = certificate.as_bytes().first_chunk().expect("a digest is longer than its first half");
+        Self { certificate: *pin, secret: Secret(Zeroizing::new(random_bytes::<ONE_TIME>().to_vec())) }
     }
 
-    /// The code as a person copies it.
+    /// The code as a person copies it: eight groups of six characters with dashes between them.
     pub fn to_text(&self) -> Zeroizing<String> {
-        todo!()
+        let mut bytes = Zeroizing::new([self.certificate.as_slice(), &self.secret.0].concat());
+        let check = checksum(&bytes);
+        bytes.extend(check);
+        let plain = Zeroizing::new(BASE32.encode(&bytes));
+        let mut text = Zeroizing::new(String::with_capacity(plain.len() + plain.len() / GROUP));
+        for (at, character) in plain.chars().enumerate() {
+            if at > 0 && at % GROUP == 0 {
+                text.push('-');
+            }
+            text.push(character);
+        }
+        text
     }
 }
 
-/// Text that is not a pairing code.
+fn checksum(bytes: &[u8]) -> [u8; CHECK] {
+    *Digest::of(bytes).as_bytes().first_chunk().expect("a digest is longer than a checksum")
+}
+
+/// Text that is not a pairing code or secret. Does not repeat it: most of it may be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is no pairing code: {0}")]
 pub struct InvalidCode(String);
 
+/// Case, spaces and dashes do not matter.
+fn decode(text: &str) -> Result<Zeroizing<Vec<u8>>, InvalidCode> {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, '-' | '\u{2010}'..='\u{2015}');
+    let plain = Zeroizing::new(text.chars().filter(|c| !is_between(*c)).collect::<String>());
+    if let Some(stranger) = plain.chars().find(|c| !c.is_ascii_alphanumeric() || matches!(c, 'U' | 'u')) {
+        return Err(InvalidCode(format!(
+            "`{}` is not among the characters of a code",
+            stranger.escape_debug()
+        )));
+    }
+    let decoded = BASE32.decode(plain.as_bytes()).map(Zeroizing::new);
+    decoded.map_err(|_| InvalidCode(format!("{} characters are too many or too few", plain.len())))
+}
+
 impl FromStr for PairingCode {
     type Err = InvalidCode;
 
-    fn from_str(_text: &str) -> Result<Self, InvalidCode> {
-        todo!()
+    fn from_str(text: &str) -> Result<Self, InvalidCode> {
+        let bytes = decode(text)?;
+        let whole = PIN + ONE_TIME + CHECK;
+        if bytes.len() != whole {
+            return Err(InvalidCode(format!(
+                "it has {} characters, not dashes, where {} are needed",
+                bytes.len() * 8 / 5,
+                whole * 8 / 5
+            )));
+        }
+        let (body, check) = bytes.split_at(PIN + ONE_TIME);
+        if checksum(body) != check {
+            return Err(InvalidCode(
+                "its checksum does not fit: a character is wrong or two are swapped".into(),
+            ));
+        }
+        let (certificate, secret) = body.split_first_chunk().expect("its length was checked");
+        Ok(Self { certificate: *certificate, secret: Secret(Zeroizing::new(secret.to_vec())) })
     }
 }
 
@@ -62,45 +130,81 @@ pub struct Terms<'a> {
     pub server: &'a ServerName,
 }
 
+/// What the proofs are about, so that none can be taken for another.
+const TERMS: &str = "umsid enrolment, coordinator";
+const REQUEST: &str = "umsid enrolment, agent";
+const ISSUED: &str = "umsid enrolment, issued";
+
 impl Secret {
     /// A new secret of 256 bits.
     pub fn generate() -> Self {
-        todo!()
+        Self(Zeroizing::new(random_bytes::<32>().to_vec()))
     }
 
     /// SHA-256 of the secret, to recognise it by.
     pub fn digest(&self) -> Digest {
-        todo!()
+        Digest::of(&self.0)
     }
 
     /// The coordinator's proof that it knows the secret and means these terms.
-    pub fn prove_terms(&self, _terms: &Terms<'_>) -> [u8; 32] {
-        todo!()
+    pub fn prove_terms(&self, terms: &Terms<'_>) -> [u8; 32] {
+        self.mac_terms(terms).finalize().into_bytes().into()
     }
 
     /// Whether this is the coordinator's proof; in constant time.
-    pub fn check_terms(&self, _terms: &Terms<'_>, _proof: &[u8]) -> bool {
-        todo!()
+    pub fn check_terms(&self, terms: &Terms<'_>, proof: &[u8]) -> bool {
+        self.mac_terms(terms).verify_slice(proof).is_ok()
     }
 
     /// The agent's proof that it knows the secret and made this request.
-    pub fn prove_request(&self, _certificate: &Digest, _csr: &[u8], _recipient: &str) -> [u8; 32] {
-        todo!()
+    pub fn prove_request(&self, certificate: &Digest, csr: &[u8], recipient: &str) -> [u8; 32] {
+        self.mac_request(certificate, csr, recipient).finalize().into_bytes().into()
     }
 
     /// Whether this is the agent's proof; in constant time.
-    pub fn check_request(&self, _certificate: &Digest, _csr: &[u8], _recipient: &str, _proof: &[u8]) -> bool {
-        todo!()
+    pub fn check_request(&self, certificate: &Digest, csr: &[u8], recipient: &str, proof: &[u8]) -> bool {
+        self.mac_request(certificate, csr, recipient).verify_slice(proof).is_ok()
     }
 
     /// The coordinator's proof over the certificate it issued.
-    pub fn prove_issued(&self, _certificate_pem: &str, _crls_pem: &str) -> [u8; 32] {
-        todo!()
+    pub fn prove_issued(&self, certificate_pem: &str, crls_pem: &str) -> [u8; 32] {
+        self.mac_issued(certificate_pem, crls_pem).finalize().into_bytes().into()
     }
 
     /// Whether this is the coordinator's proof; in constant time.
-    pub fn check_issued(&self, _certificate_pem: &str, _crls_pem: &str, _proof: &[u8]) -> bool {
-        todo!()
+    pub fn check_issued(&self, certificate_pem: &str, crls_pem: &str, proof: &[u8]) -> bool {
+        self.mac_issued(certificate_pem, crls_pem).verify_slice(proof).is_ok()
+    }
+
+    fn mac_terms(&self, terms: &Terms<'_>) -> Hmac<Sha256> {
+        self.mac(&[
+            TERMS.as_bytes(),
+            terms.certificate.as_bytes(),
+            Digest::of(terms.anchors_pem.as_bytes()).as_bytes(),
+            terms.trust_domain.as_str().as_bytes(),
+            terms.cluster.as_str().as_bytes(),
+            terms.server.as_str().as_bytes(),
+        ])
+    }
+
+    fn mac_request(&self, certificate: &Digest, csr: &[u8], recipient: &str) -> Hmac<Sha256> {
+        let csr = Digest::of(csr);
+        self.mac(&[REQUEST.as_bytes(), certificate.as_bytes(), csr.as_bytes(), recipient.as_bytes()])
+    }
+
+    fn mac_issued(&self, certificate_pem: &str, crls_pem: &str) -> Hmac<Sha256> {
+        let [certificate, crls] = [certificate_pem, crls_pem].map(|pem| Digest::of(pem.as_bytes()));
+        self.mac(&[ISSUED.as_bytes(), certificate.as_bytes(), crls.as_bytes()])
+    }
+
+    /// Over the fields, each behind its length: nothing can slip from one into the next.
+    fn mac(&self, fields: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
+        for field in fields {
+            mac.update(&(field.len() as u64).to_be_bytes());
+            mac.update(field);
+        }
+        mac
     }
 }
 
@@ -112,6 +216,7 @@ impl fmt::Debug for Secret {
 
 /// The file that lets one server join without anybody at its console. TOML.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JoinFile {
     /// The installation of umsid.
     pub trust_domain: TrustDomain,
@@ -121,23 +226,46 @@ pub struct JoinFile {
     pub server: ServerName,
     /// End of its use.
     pub expires: Timestamp,
-    /// Base32.
-    secret: String,
+    /// Base32, 32 bytes.
+    #[serde(with = "secret_as_text")]
+    secret: Secret,
 }
 
 impl JoinFile {
     /// A new file for one server.
     pub fn new(
-        _trust_domain: TrustDomain,
-        _cluster: ClusterName,
-        _server: ServerName,
-        _expires: Timestamp,
+        trust_domain: TrustDomain,
+        cluster: ClusterName,
+        server: ServerName,
+        expires: Timestamp,
     ) -> Self {
-        todo!()
+        Self { trust_domain, cluster, server, expires, secret: Secret::generate() }
     }
 
     /// The secret in it.
+    ///
+    /// # Errors
+    /// None: what is no secret is refused when the file is read.
     pub fn secret(&self) -> Result<Secret, InvalidCode> {
-        todo!()
+        Ok(self.secret.clone())
+    }
+}
+
+mod secret_as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use zeroize::Zeroizing;
+
+    use super::{BASE32, Secret, decode};
+
+    pub(super) fn serialize<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(BASE32.encode(&secret.0)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        match decode(&text) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Secret(bytes)),
+            _ => Err(D::Error::custom("the secret is not 52 characters of base32")),
+        }
     }
 }

@@ -3,18 +3,31 @@
 //! The sealed file is an age file holding a tar of `ums-id.ksbak`, `password.txt` and `manifest.json`: in an emergency
 //! the standard `age` and `tar` open it. age does not say who sealed, so the manifest is signed.
 
+mod content;
+
 use std::fmt;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use age::x25519;
+
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::digest::{Digest, Fingerprint};
-use crate::name::{ClusterName, Identity, RunId, ServerName};
-use crate::tls::{Credentials, VerifyError};
+use crate::durable::{self, Access, DurableError};
+use crate::name::{ClusterName, Identity, Role, RunId, ServerName};
+use crate::tls::{Credentials, VerifyError, verify_own};
+use content::{BACKUP, MANIFEST, Packed, Pieces, SignedManifest};
+
+/// Longest password, in bytes.
+const PASSWORD_LIMIT: u64 = 1024;
+/// Longest `manifest.json`, in bytes.
+const MANIFEST_LIMIT: u64 = 64 * 1024;
 
 /// Whom a sealed backup is for: an age X25519 recipient, `age1…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,8 +49,12 @@ pub struct InvalidRecipient(String);
 impl FromStr for Recipient {
     type Err = InvalidRecipient;
 
-    fn from_str(_text: &str) -> Result<Self, InvalidRecipient> {
-        todo!()
+    fn from_str(text: &str) -> Result<Self, InvalidRecipient> {
+        match text.parse::<x25519::Recipient>() {
+            // Written back: one recipient has one text.
+            Ok(recipient) => Ok(Self(recipient.to_string())),
+            Err(_) => Err(InvalidRecipient(text.chars().take(80).flat_map(char::escape_debug).collect())),
+        }
     }
 }
 
@@ -62,24 +79,40 @@ impl fmt::Display for Recipient {
 }
 
 /// The key that opens what was sealed to its recipient.
-pub struct SealKey {
-    _private: (),
-}
+pub struct SealKey(x25519::Identity);
 
 impl SealKey {
     /// The key in this file, made (0600, durable) if there is none yet.
-    pub fn load_or_generate(_path: &Path) -> Result<Self, SealError> {
-        todo!()
+    pub fn load_or_generate(path: &Path) -> Result<Self, SealError> {
+        if let Some(key) = Self::load_optional(path)? {
+            return Ok(key);
+        }
+        let key = x25519::Identity::generate();
+        let text = Zeroizing::new(format!("{}\n", key.to_string().expose_secret()));
+        durable::replace(path, text.as_bytes(), Access::Private)?;
+        Ok(Self(key))
     }
 
-    /// The key in this file.
-    pub fn load(_path: &Path) -> Result<Self, SealError> {
-        todo!()
+    /// The key in this file, as `age-keygen` writes it.
+    pub fn load(path: &Path) -> Result<Self, SealError> {
+        Self::load_optional(path)?.ok_or_else(|| failed("cannot read", path)(io::ErrorKind::NotFound.into()))
+    }
+
+    fn load_optional(path: &Path) -> Result<Option<Self>, SealError> {
+        let Some(bytes) = durable::read_optional(path)?.map(Zeroizing::new) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        match (lines.next().map(str::parse), lines.next()) {
+            (Some(Ok(key)), None) => Ok(Some(Self(key))),
+            _ => Err(SealError::Key { path: path.to_owned() }),
+        }
     }
 
     /// Whom to seal to so that this key opens it.
     pub fn recipient(&self) -> Recipient {
-        todo!()
+        Recipient(self.0.to_public().to_string())
     }
 }
 
@@ -158,16 +191,68 @@ pub enum SealError {
     Signature(#[source] VerifyError),
 }
 
-/// Seals the backup at `backup` with its password to these recipients.
+fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SealError + 'a {
+    move |source| SealError::Io { doing, path: path.to_owned(), source }
+}
+
+impl From<DurableError> for SealError {
+    fn from(error: DurableError) -> Self {
+        match error {
+            DurableError::Io { doing, path, source } => Self::Io { doing, path, source },
+            other => Self::Io { doing: "cannot use", path: PathBuf::new(), source: io::Error::other(other) },
+        }
+    }
+}
+
+/// How the sealed file is called in errors: here it is only a stream.
+const SEALED: &str = "the sealed backup";
+
+/// Seals the backup at `backup` with its password to these recipients. What was written to `out` is whole only when
+/// this returns `Ok`.
 pub fn seal(
-    _backup: &Path,
-    _password: &SecretString,
-    _provenance: Provenance,
-    _recipients: &[Recipient],
-    _signer: &Credentials,
-    _out: impl Write,
+    backup: &Path,
+    password: &SecretString,
+    provenance: Provenance,
+    recipients: &[Recipient],
+    signer: &Credentials,
+    out: impl Write,
 ) -> Result<Manifest, SealError> {
-    todo!()
+    let password = password.expose_secret();
+    if password.len() as u64 > PASSWORD_LIMIT {
+        return Err(SealError::Content(format!("the password is longer than {PASSWORD_LIMIT} bytes")));
+    }
+    let keys: Vec<x25519::Recipient> =
+        recipients.iter().map(|recipient| recipient.0.parse().expect("it was parsed before")).collect();
+    let encryptor = age::Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient))
+        .map_err(|error| SealError::Content(format!("it cannot be sealed to these recipients: {error}")))?;
+
+    let mut file = File::open(backup).map_err(failed("cannot read", backup))?;
+    let backup_size = file.metadata().map_err(failed("cannot read", backup))?.len();
+    let cannot_write = || failed("cannot write", Path::new(SEALED));
+    let sealed = encryptor.wrap_output(out).map_err(cannot_write())?;
+    let mut packed = Packed::new(sealed, provenance.taken);
+    let digest = packed.add_file(BACKUP, &mut file, backup_size).map_err(|error| match error {
+        content::CopyError::Read(source) => failed("cannot read", backup)(source),
+        content::CopyError::Write(source) => cannot_write()(source),
+    })?;
+    packed.add(content::PASSWORD, password.as_bytes()).map_err(cannot_write())?;
+
+    let manifest = Manifest {
+        version: 1,
+        cluster: provenance.cluster,
+        run: provenance.run,
+        source: provenance.source,
+        fingerprint: provenance.fingerprint,
+        backup: digest,
+        backup_size,
+        recipients: recipients.to_vec(),
+        taken: provenance.taken,
+        ums_version: provenance.ums_version,
+    };
+    packed.add(MANIFEST, &SignedManifest::sign(&manifest, signer)?.to_bytes()?).map_err(cannot_write())?;
+    let mut out = packed.finish().and_then(age::stream::StreamWriter::finish).map_err(cannot_write())?;
+    out.flush().map_err(cannot_write())?;
+    Ok(manifest)
 }
 
 /// Whose word is taken for a manifest.
@@ -178,13 +263,22 @@ pub enum Trust<'a> {
     OwnVault,
 }
 
+impl Trust<'_> {
+    fn verify(&self, chain: &[Vec<u8>], message: &[u8], signature: &[u8]) -> Result<Identity, VerifyError> {
+        match self {
+            Self::Anchors(credentials) => credentials.verify(chain, message, signature),
+            Self::OwnVault => verify_own(chain, message, signature),
+        }
+    }
+}
+
 /// What was in a sealed backup, its signature verified.
 pub struct Opened {
     /// As signed.
     pub manifest: Manifest,
-    /// Who signed.
+    /// Who signed: the agent of the server the manifest names as its source.
     pub signer: Identity,
-    /// The backup, a private file in the directory given.
+    /// The backup, a private file in the directory given, removed when dropped.
     pub backup: tempfile::TempPath,
     /// Its password.
     pub password: SecretString,
@@ -192,12 +286,58 @@ pub struct Opened {
 
 /// Opens a sealed backup into a private directory: no more than `limit` bytes, digest and signature verified, else
 /// nothing is left there.
+///
+/// Whether the manifest is the one wanted (cluster, run, source, fingerprint), the caller decides.
+///
+/// # Errors
+/// [`SealError::Closed`] if it is not for this key, altered or cut short; [`SealError::TooLarge`];
+/// [`SealError::Content`] if anything but the three files is in it, or the manifest names other content or other
+/// recipients; [`SealError::Signature`] if it is not signed by the source's own agent.
 pub fn open(
-    _sealed: impl Read,
-    _key: &SealKey,
-    _trust: &Trust<'_>,
-    _into: &Path,
-    _limit: u64,
+    sealed: impl Read,
+    key: &SealKey,
+    trust: &Trust<'_>,
+    into: &Path,
+    limit: u64,
 ) -> Result<Opened, SealError> {
-    todo!()
+    let decryptor = age::Decryptor::new_buffered(BufReader::new(sealed)).map_err(closed)?;
+    let plain = decryptor.decrypt(std::iter::once(&key.0 as &dyn age::Identity)).map_err(closed)?;
+    let mut pieces = Pieces::new(plain);
+
+    let mut file = tempfile::Builder::new();
+    file.prefix("").rand_bytes(16).suffix(".ksbak");
+    #[cfg(unix)]
+    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+    let mut file = file.tempfile_in(into).map_err(failed("cannot create a file in", into))?;
+    let (digest, size) = pieces.extract(BACKUP, limit, &mut file, into)?;
+    let password = Zeroizing::new(pieces.take(content::PASSWORD, PASSWORD_LIMIT)?);
+    let password = std::str::from_utf8(&password)
+        .map(SecretString::from)
+        .map_err(|_| SealError::Content("the password is not UTF-8".into()))?;
+    let signed = SignedManifest::from_bytes(&pieces.take(MANIFEST, MANIFEST_LIMIT)?)?;
+    pieces.finish()?;
+
+    let (manifest, signer) = signed.verify(trust)?;
+    if (manifest.backup, manifest.backup_size) != (digest, size) {
+        return Err(SealError::Content("the backup is not the one its manifest names".into()));
+    }
+    // Else one of the servers that may open it could seal it anew to one that must not have it.
+    if !manifest.recipients.contains(&key.recipient()) {
+        return Err(SealError::Content(
+            "its manifest does not name this server's key among the recipients".into(),
+        ));
+    }
+    let source = Role::Agent { cluster: manifest.cluster.clone(), server: manifest.source.clone() };
+    if signer.role != source {
+        let why = format!("it was signed by {signer}, not by the agent of {}", manifest.source);
+        return Err(SealError::Signature(VerifyError::Identity(why)));
+    }
+    Ok(Opened { manifest, signer, backup: file.into_temp_path(), password })
+}
+
+fn closed(error: age::DecryptError) -> SealError {
+    match error {
+        age::DecryptError::Io(error) => content::unreadable(error),
+        other => SealError::Closed(other.to_string()),
+    }
 }
