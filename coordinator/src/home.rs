@@ -1,0 +1,236 @@
+//! The state directory: where everything of one coordinator lives.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use umsid_common::durable::{self, DurableError};
+use umsid_common::tls;
+
+/// How long to wait for another `umsid` that changes inventory or authority. It holds the lock for a few round trips to
+/// one agent at most.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often to look whether the lock is free; there is no asynchronous way to wait for a file lock.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// The state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Where it is.
+    pub dir: PathBuf,
+}
+
+/// The state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// No home directory to put it in.
+    #[error("there is no home directory to keep state in")]
+    Nowhere,
+    /// Nothing there.
+    #[error("{dir} holds no state of umsid: run `umsid init` first")]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Something is there already.
+    #[error("{dir} is in use already: it holds {found}")]
+    Occupied {
+        /// The directory.
+        dir: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// Its permissions, or the file system.
+    #[error("the state directory cannot be used")]
+    Directory(#[from] DurableError),
+    /// The lock file cannot be opened or locked.
+    #[error("cannot lock {path}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("another umsid has been changing {dir} for longer than {} s", LOCK_PATIENCE.as_secs())]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+    },
+}
+
+/// The right to change inventory and authority; ends when dropped.
+#[derive(Debug)]
+pub struct HomeLock {
+    _file: File,
+}
+
+impl Home {
+    /// The directory given, or the default: `/var/lib/umsid` for root, `%ProgramData%\umsid` on Windows, else
+    /// `umsid` in `$XDG_STATE_HOME` or `~/.local/state`.
+    ///
+    /// # Errors
+    /// [`HomeError::Nowhere`] if there is no home directory.
+    pub fn at(dir: Option<PathBuf>) -> Result<Self, HomeError> {
+        dir.or_else(default_dir).map(|dir| Self { dir }).ok_or(HomeError::Nowhere)
+    }
+
+    /// The servers: `inventory.toml`.
+    pub fn inventory_path(&self) -> PathBuf {
+        self.dir.join("inventory.toml")
+    }
+
+    /// The journal of runs: `state.db`.
+    pub fn database_path(&self) -> PathBuf {
+        self.dir.join("state.db")
+    }
+
+    /// The coordinator's certificate, key, trust anchors and revocation list: `coordinator/`.
+    pub fn tls_files(&self) -> tls::Files {
+        tls::Files::in_dir(&self.tls_dir())
+    }
+
+    /// Where [`Home::tls_files`] are.
+    pub fn tls_dir(&self) -> PathBuf {
+        self.dir.join("coordinator")
+    }
+
+    /// The certificate authority: `authority/`.
+    pub fn authority_dir(&self) -> PathBuf {
+        self.dir.join("authority")
+    }
+
+    /// Checks that `umsid init` was here and that nobody else can read it.
+    ///
+    /// # Errors
+    /// [`HomeError::Missing`] before `umsid init`; [`HomeError::Directory`] if others have access.
+    pub fn open(&self) -> Result<(), HomeError> {
+        if !self.inventory_path().exists() {
+            return Err(HomeError::Missing { dir: self.dir.clone() });
+        }
+        for dir in [self.dir.clone(), self.tls_dir(), self.authority_dir()] {
+            durable::private_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directories; refuses where anything is already.
+    ///
+    /// # Errors
+    /// [`HomeError::Occupied`] names what is there.
+    pub fn create(&self) -> Result<(), HomeError> {
+        if let Some(found) = contents(&self.dir) {
+            return Err(HomeError::Occupied { dir: self.dir.clone(), found });
+        }
+        for dir in [self.dir.clone(), self.tls_dir(), self.authority_dir()] {
+            durable::private_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the right to change inventory and authority, waiting for whoever has it.
+    ///
+    /// # Errors
+    /// [`HomeError::Busy`] if it does not become free in time.
+    pub async fn lock(&self) -> Result<HomeLock, HomeError> {
+        let path = self.dir.join("lock");
+        let failed = |source| HomeError::Lock { path: path.clone(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let since = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(HomeLock { _file: file }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) if since.elapsed() > LOCK_PATIENCE => {
+                    return Err(HomeError::Busy { dir: self.dir.clone() });
+                }
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
+            }
+        }
+    }
+}
+
+/// What is in a directory, for a person; `None`: it is empty or not there. An interrupted `init` leaves empty
+/// directories at worst, and may be repeated.
+fn contents(dir: &Path) -> Option<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .ok()?
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            std::fs::read_dir(entry.path()).is_ok_and(|mut inner| inner.next().is_some())
+                || !entry.path().is_dir()
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(unix)]
+fn default_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/umsid"));
+    }
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("umsid"))
+}
+
+#[cfg(not(unix))]
+fn default_dir() -> Option<PathBuf> {
+    std::env::var_os("ProgramData").map(|base| PathBuf::from(base).join("umsid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(dir: &tempfile::TempDir) -> Home {
+        Home { dir: dir.path().join("state") }
+    }
+
+    #[test]
+    fn before_init_it_says_what_to_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = home(&dir).open().unwrap_err().to_string();
+        assert!(error.ends_with("run `umsid init` first"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_with_something_in_it_is_not_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        home.create().unwrap();
+        home.create().unwrap();
+        durable::replace(&home.tls_dir().join("key.pem"), b"x", durable::Access::Private).unwrap();
+        let error = home.create().unwrap_err().to_string();
+        assert!(error.ends_with("it holds coordinator"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_open_to_others_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        home.create().unwrap();
+        durable::replace(&home.inventory_path(), b"", durable::Access::Private).unwrap();
+        home.open().unwrap();
+        std::fs::set_permissions(home.authority_dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(home.open(), Err(HomeError::Directory(DurableError::NotPrivate { .. }))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_at_a_time_changes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        home.create().unwrap();
+        let held = home.lock().await.unwrap();
+        let waiting = tokio::time::timeout(Duration::from_millis(200), home.lock()).await;
+        assert!(waiting.is_err(), "a second lock was granted");
+        drop(held);
+        home.lock().await.unwrap();
+    }
+}

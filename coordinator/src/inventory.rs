@@ -1,0 +1,369 @@
+//! The servers this coordinator knows: `inventory.toml`, written by `umsid enroll`, edited by people.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use toml_edit::{DocumentMut, Item, Table, value};
+use umsid_common::digest::Fingerprint;
+use umsid_common::durable::{self, Access, DurableError};
+use umsid_common::name::{ClusterName, ServerName, SiteName, TrustDomain};
+use umsid_common::seal::Recipient;
+
+/// What new inventories begin with.
+const PREFACE: &str = "\
+# The servers `umsid` looks after. Servers are added by `umsid enroll` and taken out by `umsid servers remove`.
+# You may edit `address`, `site`, and in each cluster:
+#   main = \"SERVER\"            the server whose UMS ID is Main, where you want to say so yourself
+#   main_fingerprint = \"…\"     the SHA-256 fingerprint the Main UMS ID must have
+#   escrow = \"age1…\"           an age recipient that can open every backup too
+";
+
+/// All clusters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    /// What all certificates of this installation have in common.
+    pub trust_domain: TrustDomain,
+    /// The UMS installations.
+    #[serde(default)]
+    pub clusters: BTreeMap<ClusterName, Cluster>,
+}
+
+/// One UMS installation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// The server whose UMS ID is Main, where a person said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main: Option<ServerName>,
+    /// The fingerprint the Main UMS ID must have, where a person said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_fingerprint: Option<Fingerprint>,
+    /// Somebody who can open every backup too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escrow: Option<Recipient>,
+    /// Its servers.
+    #[serde(default)]
+    pub servers: BTreeMap<ServerName, Server>,
+}
+
+/// One enrolled server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Where its agent listens, `host:port`.
+    pub address: String,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteName>,
+    /// Whom backups for it are sealed to; pinned at enrolment.
+    pub recipient: Recipient,
+    /// Serial number of the certificate it was enrolled with, hexadecimal.
+    pub serial: String,
+    /// When.
+    pub enrolled: Timestamp,
+}
+
+/// An inventory that cannot be used, or something that is not in it.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// Reading or writing failed.
+    #[error("the inventory cannot be read or written")]
+    File(#[from] DurableError),
+    /// No such file.
+    #[error("there is no {path}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Content that does not do; `key` is empty where none is to blame.
+    #[error("{path}, line {line}{}: {why}", if .key.is_empty() { String::new() } else { format!(", key `{}`", .key) })]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// With dots, as `clusters.hamburg.main`.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Content that contradicts itself.
+    #[error("{path}, key `{key}`: {why}")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// With dots.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// No such cluster.
+    #[error("there is no cluster `{wanted}`{}", alternatives(.wanted.as_str(), .known))]
+    UnknownCluster {
+        /// What was asked for.
+        wanted: ClusterName,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// No such server.
+    #[error("cluster `{cluster}` has no server `{wanted}`{}", alternatives(.wanted.as_str(), .known))]
+    UnknownServer {
+        /// Where it was looked for.
+        cluster: ClusterName,
+        /// What was asked for.
+        wanted: ServerName,
+        /// What there is.
+        known: Vec<String>,
+    },
+}
+
+/// `: did you mean …? known are …`
+fn alternatives(wanted: &str, known: &[String]) -> String {
+    let alike = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match (alike, known) {
+        (_, []) => ": none is enrolled yet".into(),
+        (Some((_, name)), [_]) => format!(": did you mean `{name}`?"),
+        (Some((_, name)), all) => format!(": did you mean `{name}`? Known: {}", all.join(", ")),
+        (None, all) => format!(": known: {}", all.join(", ")),
+    }
+}
+
+impl Inventory {
+    /// Writes an inventory without servers.
+    ///
+    /// # Errors
+    /// If it cannot be written. An existing one is replaced: the caller looks first.
+    pub fn create(path: &Path, trust_domain: &TrustDomain) -> Result<(), InventoryError> {
+        let text = format!("{PREFACE}\ntrust_domain = \"{trust_domain}\"\n");
+        Ok(durable::replace(path, text.as_bytes(), Access::Private)?)
+    }
+
+    /// Reads and checks.
+    ///
+    /// # Errors
+    /// Names the file and the key at fault.
+    pub fn load(path: &Path) -> Result<Self, InventoryError> {
+        parse(path, &read(path)?)
+    }
+
+    /// The cluster of this name.
+    ///
+    /// # Errors
+    /// [`InventoryError::UnknownCluster`] with those there are.
+    pub fn cluster(&self, name: &ClusterName) -> Result<&Cluster, InventoryError> {
+        self.clusters.get(name).ok_or_else(|| InventoryError::UnknownCluster {
+            wanted: name.clone(),
+            known: self.clusters.keys().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The server of this name.
+    ///
+    /// # Errors
+    /// [`InventoryError::UnknownCluster`] or [`InventoryError::UnknownServer`], with those there are.
+    pub fn server(&self, cluster: &ClusterName, name: &ServerName) -> Result<&Server, InventoryError> {
+        let servers = &self.cluster(cluster)?.servers;
+        servers.get(name).ok_or_else(|| InventoryError::UnknownServer {
+            cluster: cluster.clone(),
+            wanted: name.clone(),
+            known: servers.keys().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// All servers with their names.
+    pub fn servers(&self) -> impl Iterator<Item = (&ClusterName, &ServerName, &Server)> {
+        self.clusters.iter().flat_map(|(cluster, content)| {
+            content.servers.iter().map(move |(name, server)| (cluster, name, server))
+        })
+    }
+
+    /// Adds a server to the file, or replaces it there; comments and order stay. Holds the home's lock, the caller.
+    ///
+    /// # Errors
+    /// If the file does not do before or after; then it is as it was.
+    pub fn put(
+        path: &Path,
+        cluster: &ClusterName,
+        name: &ServerName,
+        server: &Server,
+    ) -> Result<Self, InventoryError> {
+        edit(path, |document| {
+            let clusters = table(document.as_table_mut(), "clusters", true);
+            let servers = table(table(clusters, cluster.as_str(), false), "servers", true);
+            let entry = table(servers, name.as_str(), false);
+            entry["address"] = value(&server.address);
+            match &server.site {
+                Some(site) => entry["site"] = value(site.as_str()),
+                None => drop(entry.remove("site")),
+            }
+            entry["recipient"] = value(server.recipient.as_str());
+            entry["serial"] = value(&server.serial);
+            entry["enrolled"] = value(server.enrolled.to_string());
+        })
+    }
+
+    /// Takes a server out of the file, and what names it as Main; the cluster goes with its last server, unless a
+    /// person wrote something else into it.
+    ///
+    /// # Errors
+    /// If the file does not do before or after; then it is as it was.
+    pub fn take_out(path: &Path, cluster: &ClusterName, name: &ServerName) -> Result<Self, InventoryError> {
+        edit(path, |document| {
+            let clusters = table(document.as_table_mut(), "clusters", true);
+            let Some(content) = clusters.get_mut(cluster.as_str()).and_then(Item::as_table_mut) else {
+                return;
+            };
+            if content.get("main").and_then(Item::as_str) == Some(name.as_str()) {
+                content.remove("main");
+            }
+            let servers = table(content, "servers", true);
+            servers.remove(name.as_str());
+            if servers.is_empty() {
+                content.remove("servers");
+                if content.is_empty() {
+                    clusters.remove(cluster.as_str());
+                }
+            }
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, InventoryError> {
+    let bytes =
+        durable::read_optional(path)?.ok_or_else(|| InventoryError::Missing { path: path.to_owned() })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        InventoryError::Malformed {
+            path: path.to_owned(),
+            line,
+            key: String::new(),
+            why: "it is not UTF-8 text".into(),
+        }
+    })
+}
+
+fn parse(path: &Path, text: &str) -> Result<Inventory, InventoryError> {
+    let inventory: Inventory =
+        toml::from_str(text).map_err(|error| malformed(path, text, error.span(), error.message()))?;
+    match contradiction(&inventory) {
+        None => Ok(inventory),
+        Some((key, why)) => Err(InventoryError::Contradiction { path: path.to_owned(), key, why }),
+    }
+}
+
+fn malformed(path: &Path, text: &str, span: Option<std::ops::Range<usize>>, why: &str) -> InventoryError {
+    let at = span.map_or(0, |span| span.start);
+    let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    let document = toml_edit::Document::parse(text).ok();
+    let key = document.map(|document| key_at(document.as_table(), at).join(".")).unwrap_or_default();
+    InventoryError::Malformed { path: path.to_owned(), line, key, why: why.trim().replace('\n', "; ") }
+}
+
+/// The innermost key whose name or value stands at this place in the text.
+fn key_at(table: &dyn toml_edit::TableLike, at: usize) -> Vec<String> {
+    let holds =
+        |span: Option<std::ops::Range<usize>>| span.is_some_and(|span| span.start <= at && at < span.end);
+    for (name, item) in table.iter() {
+        let inner = item.as_table_like().map(|inner| key_at(inner, at)).unwrap_or_default();
+        let named = table.key(name).is_some_and(|key| holds(key.span()));
+        if named || !inner.is_empty() || holds(item.span()) {
+            return std::iter::once(name.to_owned()).chain(inner).collect();
+        }
+    }
+    Vec::new()
+}
+
+/// The key at fault and what is wrong with it.
+fn contradiction(inventory: &Inventory) -> Option<(String, String)> {
+    let mut addresses: BTreeMap<String, String> = BTreeMap::new();
+    let mut recipients: BTreeMap<&str, String> = BTreeMap::new();
+    for (cluster, name, server) in inventory.servers() {
+        let (key, who) = (format!("clusters.{cluster}.servers.{name}"), format!("{cluster}/{name}"));
+        if let Err(why) = check_address(&server.address) {
+            return Some((format!("{key}.address"), why));
+        }
+        if let Some(other) = addresses.insert(server.address.to_lowercase(), who.clone()) {
+            return Some((
+                format!("{key}.address"),
+                format!("`{}` is the address of {other} too", server.address),
+            ));
+        }
+        if let Some(other) = recipients.insert(server.recipient.as_str(), who) {
+            return Some((
+                format!("{key}.recipient"),
+                format!("it is the recipient of {other} too: one server has two names"),
+            ));
+        }
+    }
+    inventory.clusters.iter().find_map(|(cluster, content)| {
+        let main = content.main.as_ref().filter(|main| !content.servers.contains_key(main))?;
+        let all: Vec<String> = content.servers.keys().map(ToString::to_string).collect();
+        Some((
+            format!("clusters.{cluster}.main"),
+            format!("the cluster has no server `{main}`{}", alternatives(main.as_str(), &all)),
+        ))
+    })
+}
+
+/// Whether this is `host:port`; IPv6 addresses stand in brackets.
+pub(crate) fn check_address(address: &str) -> Result<(), String> {
+    let bad = |why: &str| Err(format!("`{}` is no address: {why}", address.escape_debug()));
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return bad("it must be HOST:PORT");
+    };
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return bad("its port is not a number from 1 to 65535");
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare {
+        Some(inside) if inside.parse::<std::net::Ipv6Addr>().is_err() => {
+            bad("no IPv6 address is in the brackets")
+        }
+        None if host.contains(':') => bad("an IPv6 address must stand in brackets"),
+        None if host.is_empty()
+            || !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) =>
+        {
+            bad("its host is no name and no IP address")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The table under this key, made if need be; `implicit`: without a header of its own.
+fn table<'a>(parent: &'a mut Table, key: &str, implicit: bool) -> &'a mut Table {
+    let item = parent.entry(key).or_insert_with(|| {
+        let mut table = Table::new();
+        table.set_implicit(implicit);
+        Item::Table(table)
+    });
+    if !item.is_table() {
+        // `servers = {}` or `servers.a = {…}`: same content, in the form this file uses.
+        let inline = std::mem::take(item).into_table().unwrap_or_default();
+        *item = Item::Table(inline);
+    }
+    item.as_table_mut().expect("it was made a table above")
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut)) -> Result<Inventory, InventoryError> {
+    let text = read(path)?;
+    parse(path, &text)?;
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|error: toml_edit::TomlError| malformed(path, &text, error.span(), error.message()))?;
+    change(&mut document);
+    let text = document.to_string();
+    let inventory = parse(path, &text)?;
+    durable::replace(path, text.as_bytes(), Access::Private)?;
+    Ok(inventory)
+}
+
+#[cfg(test)]
+mod tests;
