@@ -106,8 +106,8 @@ pub struct Hello {
     pub crl_number: u64,
     /// The life of its certificate.
     pub certificate: (Timestamp, Timestamp),
-    /// How far its clock is ahead of ours (negative: behind), give or take half the round trip.
-    pub clock_skew: SignedDuration,
+    /// How far its clock is ahead of ours (negative: behind) in milliseconds, give or take half the round trip.
+    pub skew_ms: i64,
     /// How long the answer took.
     pub round_trip: Duration,
 }
@@ -224,7 +224,7 @@ fn greeted(
             model::moment("hello.certificate_not_before", answer.certificate_not_before_unix_ms)?,
             model::moment("hello.certificate_not_after", answer.certificate_not_after_unix_ms)?,
         ),
-        clock_skew: theirs.duration_since(asked) - half,
+        skew_ms: i64::try_from((theirs.duration_since(asked) - half).as_millis()).unwrap_or(i64::MAX),
         round_trip,
     })
 }
