@@ -149,7 +149,8 @@ mod tests {
         for dialect in dialects() {
             let mut settings = Settings::default();
             for (key, value) in dialect.settings {
-                settings = settings.with(key, value).unwrap_or_else(|error| panic!("{}: {error}", dialect.name));
+                settings =
+                    settings.with(key, value).unwrap_or_else(|error| panic!("{}: {error}", dialect.name));
             }
             assert_eq!(settings == Settings::default(), dialect.name == "id-rows", "{}", dialect.name);
         }

@@ -196,9 +196,10 @@ impl Settings {
             return Err(SettingError::UnknownKey { key: key.to_owned(), known });
         };
         *slot = match slot {
-            toml::Value::Boolean(_) => value.parse().map(toml::Value::Boolean).map_err(|_| {
-                bad("`true` or `false` is expected".to_owned())
-            })?,
+            toml::Value::Boolean(_) => value
+                .parse()
+                .map(toml::Value::Boolean)
+                .map_err(|_| bad("`true` or `false` is expected".to_owned()))?,
             toml::Value::Integer(_) => {
                 let number: u32 = value.parse().map_err(|_| bad("a whole number is expected".to_owned()))?;
                 toml::Value::Integer(number.into())
@@ -470,10 +471,17 @@ mod tests {
         let error = settings.with("lisst", "x").unwrap_err().to_string();
         assert!(error.contains("no setting `lisst`") && error.contains("list_colons"), "{error}");
         let error = settings.with("list", "x").unwrap_err().to_string();
-        assert!(error.contains("`x` is no value for the setting `list`") && error.contains("id-rows"), "{error}");
-        for (key, value) in
-            [("delay_ms", "-1"), ("noise", "yes"), ("hang", "restart"), ("start", "after:soon"), ("start", "x:1")]
-        {
+        assert!(
+            error.contains("`x` is no value for the setting `list`") && error.contains("id-rows"),
+            "{error}"
+        );
+        for (key, value) in [
+            ("delay_ms", "-1"),
+            ("noise", "yes"),
+            ("hang", "restart"),
+            ("start", "after:soon"),
+            ("start", "x:1"),
+        ] {
             assert!(settings.with(key, value).is_err(), "{key}={value}");
         }
     }
@@ -496,6 +504,10 @@ mod tests {
     #[test]
     fn versions_compare_by_number() {
         let settings = Settings { version: "12.10.100".to_owned(), ..Settings::default() };
-        assert!(settings.at_least("12.09.110") && settings.at_least("12.10.100") && !settings.at_least("12.10.101"));
+        assert!(
+            settings.at_least("12.09.110")
+                && settings.at_least("12.10.100")
+                && !settings.at_least("12.10.101")
+        );
     }
 }

@@ -69,7 +69,8 @@ impl UmsId {
 
     pub(crate) fn from_pem(pem: String) -> Result<Self, UmsIdError> {
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(UmsIdError::Pem)?;
-        let key = KeyPair::from_pem(&pem)?;
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(UmsIdError::Pem)?;
+        let key = KeyPair::try_from(&key)?;
         let (_, parsed) =
             x509_parser::parse_x509_certificate(&certificate).map_err(|_| UmsIdError::NoPair)?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
@@ -170,7 +171,9 @@ impl Certificate {
     pub(crate) fn expires(&self) -> String {
         x509_parser::parse_x509_certificate(&self.0)
             .ok()
-            .and_then(|(_, parsed)| jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok())
+            .and_then(|(_, parsed)| {
+                jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
+            })
             .map(|time| time.strftime("%Y-%m-%d").to_string())
             .unwrap_or_default()
     }
