@@ -222,7 +222,7 @@ mod tests {
         assert!(matches!(home.open(), Err(HomeError::Directory(DurableError::NotPrivate { .. }))));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_one_at_a_time_changes_it() {
         let dir = tempfile::tempdir().unwrap();
         let home = home(&dir);

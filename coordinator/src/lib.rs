@@ -1,8 +1,15 @@
 //! `umsid`: the command an administrator runs.
 //!
-//! It knows the servers ([`inventory`]), may speak to their agents ([`agents`]) and keeps what it knows in
+//! It knows the servers ([`inventory`]), may speak to their agents ([`authority`], [`agents`]) and keeps what it knows in
 //! one directory ([`home`]).
 
 pub mod agents;
+pub mod authority;
 pub mod home;
 pub mod inventory;
+pub mod journal;
+pub mod plan;
+pub mod relay;
+pub mod run;
+pub mod step;
+pub mod survey;

@@ -1,1 +1,177 @@
-//! Bad files and what is said of them.
+//! Bad files and what is said of them; edits that keep what people wrote.
+
+use super::*;
+
+const ONE: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+const TWO: &str = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg";
+
+fn server(address: &str, recipient: &str) -> Server {
+    Server {
+        address: address.into(),
+        site: Some("north".parse().unwrap()),
+        recipient: recipient.parse().unwrap(),
+        serial: "4a".into(),
+        enrolled: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn text_of(server: &Server, name: &str) -> String {
+    format!("[clusters.hamburg.servers.{name}]\n{}\n", toml::to_string(server).unwrap())
+}
+
+fn load(text: &str) -> Result<Inventory, InventoryError> {
+    parse(Path::new("inventory.toml"), text)
+}
+
+fn complaint(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("inventory.toml");
+    Inventory::create(&path, &"lab".parse().unwrap()).unwrap();
+    let (cluster, one, two) =
+        ("hamburg".parse().unwrap(), "ums1".parse().unwrap(), "ums-2.example.com".parse().unwrap());
+    Inventory::put(&path, &cluster, &one, &server("a:1", ONE)).unwrap();
+    let put = Inventory::put(&path, &cluster, &two, &server("b:1", TWO)).unwrap();
+    let read = Inventory::load(&path).unwrap();
+    assert_eq!(read, put);
+    assert_eq!(read.server(&cluster, &two).unwrap(), &server("b:1", TWO));
+
+    Inventory::take_out(&path, &cluster, &one).unwrap();
+    let left = Inventory::take_out(&path, &cluster, &two).unwrap();
+    assert_eq!(left.clusters, BTreeMap::new());
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with(PREFACE));
+}
+
+#[test]
+fn an_edit_keeps_what_people_wrote() {
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("inventory.toml");
+    let text = format!(
+        "# ours\ntrust_domain = \"lab\"\n\n[clusters.hamburg] # the big one\nmain = \"ums1\"\n\n{}# the end\n",
+        text_of(&server("a:1", ONE), "ums1")
+    );
+    durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
+    let cluster = "hamburg".parse().unwrap();
+    let put = Inventory::put(&path, &cluster, &"ums2".parse().unwrap(), &server("b:1", TWO)).unwrap();
+    assert_eq!(put.clusters[&cluster].servers.len(), 2);
+    let now = std::fs::read_to_string(&path).unwrap();
+    for kept in ["# ours\n", "[clusters.hamburg] # the big one\nmain = \"ums1\"\n", "# the end\n"] {
+        assert!(now.contains(kept), "{kept:?} is lost in:\n{now}");
+    }
+    // The Main server goes, and with it what names it.
+    let left = Inventory::take_out(&path, &cluster, &"ums1".parse().unwrap()).unwrap();
+    assert_eq!(left.clusters[&cluster].main, None);
+}
+
+#[test]
+fn an_edit_that_would_break_the_file_changes_nothing() {
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("inventory.toml");
+    Inventory::create(&path, &"lab".parse().unwrap()).unwrap();
+    let cluster = "hamburg".parse().unwrap();
+    Inventory::put(&path, &cluster, &"ums1".parse().unwrap(), &server("a:1", ONE)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let twice = Inventory::put(&path, &cluster, &"ums2".parse().unwrap(), &server("A:1", TWO));
+    assert!(twice.unwrap_err().to_string().contains("is the address of hamburg/ums1 too"));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_bad_file_is_refused_by_name_and_key() {
+    let good = text_of(&server("a:1", ONE), "ums1");
+    for (text, wanted) in [
+        (String::new(), "inventory.toml, line 1: missing field `trust_domain`"),
+        ("trust_domain = lab".into(), "inventory.toml, line 1"),
+        ("trust_domain = \"L\"".into(), "line 1, key `trust_domain`: `L` is no trust domain"),
+        ("trust_domain = \"lab\"\nsites = 2".into(), "line 2, key `sites`: unknown field `sites`"),
+        (
+            "trust_domain = \"lab\"\n[clusters.hamburg]\nmian = \"ums1\"".into(),
+            "line 3, key `clusters.hamburg.mian`: unknown field `mian`",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n{}", good.replace("address", "adress")),
+            "line 3, key `clusters.hamburg.servers.ums1.adress`: unknown field",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n{}", good.replace("age1", "age2")),
+            "key `clusters.hamburg.servers.ums1.recipient`",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n{}", good.replace("1970-01-01T00:00:00Z", "today")),
+            "key `clusters.hamburg.servers.ums1.enrolled`",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n{}", good.replace("a:1", "a")),
+            "key `clusters.hamburg.servers.ums1.address`: `a` is no address: it must be HOST:PORT",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n[clusters.hamburg]\nmain = \"ums2\"\n{good}"),
+            "key `clusters.hamburg.main`: the cluster has no server `ums2`: did you mean `ums1`?",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n{good}{}", text_of(&server("a:1", TWO), "ums2")),
+            "key `clusters.hamburg.servers.ums2.address`: `a:1` is the address of hamburg/ums1 too",
+        ),
+        (
+            format!("trust_domain = \"lab\"\n{good}{}", text_of(&server("b:1", ONE), "ums2")),
+            "key `clusters.hamburg.servers.ums2.recipient`: it is the recipient of hamburg/ums1 too",
+        ),
+        (format!("trust_domain = \"lab\"\n{good}{good}"), "inventory.toml, line"),
+    ] {
+        let said = complaint(&text);
+        assert!(
+            said.contains(wanted) && said.starts_with("inventory.toml"),
+            "{text}\n said: {said}\nwanted: {wanted}"
+        );
+    }
+}
+
+#[test]
+fn missing_is_not_malformed() {
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("inventory.toml");
+    assert!(matches!(Inventory::load(&path), Err(InventoryError::Missing { .. })));
+    durable::replace(&path, b"trust_domain = \"\xff\"", Access::Private).unwrap();
+    assert!(matches!(Inventory::load(&path), Err(InventoryError::Malformed { line: 1, .. })));
+}
+
+#[test]
+fn an_unknown_name_gets_a_suggestion() {
+    let text = format!("trust_domain = \"lab\"\n{}", text_of(&server("a:1", ONE), "ums1"));
+    let inventory = load(&text).unwrap();
+    let cluster = inventory.cluster(&"hamberg".parse().unwrap()).unwrap_err().to_string();
+    assert_eq!(cluster, "there is no cluster `hamberg`: did you mean `hamburg`?");
+    let server =
+        inventory.server(&"hamburg".parse().unwrap(), &"x".parse().unwrap()).unwrap_err().to_string();
+    assert_eq!(server, "cluster `hamburg` has no server `x`: known: ums1");
+    let none =
+        load("trust_domain = \"lab\"").unwrap().cluster(&"x".parse().unwrap()).unwrap_err().to_string();
+    assert_eq!(none, "there is no cluster `x`: none is enrolled yet");
+}
+
+#[test]
+fn addresses_are_host_and_port() {
+    for good in ["ums1:8643", "127.0.0.1:1", "[::1]:8643", "a.b-c_d:65535"] {
+        assert_eq!(check_address(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "",
+        "ums1",
+        ":1",
+        "ums1:",
+        "ums1:0",
+        "ums1:65536",
+        "ums1:+1",
+        "::1:8643",
+        "[x]:1",
+        "a b:1",
+        "a/b:1",
+        "a\n:1",
+    ] {
+        assert!(check_address(bad).is_err(), "{bad}");
+    }
+}
