@@ -1,0 +1,361 @@
+//! The coordinator's durable record of its runs: the only place that writes one.
+//!
+//! Every event is on disk (WAL, `synchronous=FULL`) before [`RunLog::append`] returns, has a number without gaps and the
+//! hash of the one before. A journal that cannot be written stops the run; one that has been altered is refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::Row as _;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use umsid_common::chain;
+use umsid_common::digest::Digest;
+use umsid_common::name::{ClusterName, RunId, ServerName};
+
+use crate::plan::{Kind, What};
+use crate::run::{Event, Illegal, Recorded, Standing, State, StepResult};
+
+/// Runs looked at to find out how long restarts take.
+const RECENT: i64 = 20;
+
+/// The record of all runs.
+#[derive(Clone)]
+pub struct Journal {
+    pool: SqlitePool,
+    path: PathBuf,
+}
+
+/// The journal could not be read or written. Missing, torn and corrupt are three answers.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The database said no: no room, no permission, locked, damaged.
+    #[error("cannot {doing} the journal {path}")]
+    Database {
+        /// As "write".
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// No such run.
+    #[error("there is no run {0}")]
+    Missing(String),
+    /// A run without its first event: the coordinator died while it began, nothing was done.
+    #[error("run {0} was never begun: nothing was done in it")]
+    Torn(RunId),
+    /// The record has been altered, or its disk is failing.
+    #[error("the record of run {run} is corrupt at event {number}: {why}")]
+    Corrupt {
+        /// Which run.
+        run: RunId,
+        /// Where.
+        number: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// Somebody else wrote the next event: another umsid carries out this run.
+    #[error("another umsid carries out run {0}")]
+    Elsewhere(RunId),
+    /// A defect: an event that cannot follow was about to be written.
+    #[error("refused to write an event that cannot follow")]
+    Illegal(#[from] Illegal),
+}
+
+impl JournalError {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Database { .. } => "check room and permissions of the state directory, then `umsid resume`",
+            Self::Missing(_) => "`umsid runs` lists the runs",
+            Self::Torn(_) => "begin again with `umsid sync`",
+            Self::Corrupt { .. } => {
+                "do not resume it; `umsid status` shows how the servers stand, and a new `umsid sync` starts from there"
+            }
+            Self::Elsewhere(_) => "wait for it, or stop it there first",
+            Self::Illegal(_) => "please report this with the output of `umsid runs show`",
+        }
+    }
+}
+
+/// One run of the list.
+#[derive(Clone, Debug)]
+pub struct RunSummary {
+    /// Its id.
+    pub run: RunId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// sync, restart or backup.
+    pub kind: String,
+    /// When it began.
+    pub begun: Timestamp,
+    /// How it stands by its last event.
+    pub standing: LastWord,
+}
+
+/// How a run stands by its last event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// It goes on, or the coordinator died.
+    Open,
+    /// It stands still.
+    Halted(String),
+    /// It is over.
+    Ended(String),
+}
+
+/// The open record of one run.
+pub struct RunLog {
+    journal: Journal,
+    run: RunId,
+    number: u64,
+    link: Digest,
+    state: Option<State>,
+    events: Vec<Recorded>,
+}
+
+impl Journal {
+    /// Opens the journal, or begins one.
+    pub async fn open(path: &Path) -> Result<Self, JournalError> {
+        let failed = |source| JournalError::Database { doing: "open", path: path.to_owned(), source };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
+        sqlx::migrate!().run(&pool).await.map_err(|error| failed(error.into()))?;
+        Ok(Self { pool, path: path.to_owned() })
+    }
+
+    fn failed(&self, doing: &'static str) -> impl Fn(sqlx::Error) -> JournalError + '_ {
+        move |source| JournalError::Database { doing, path: self.path.clone(), source }
+    }
+
+    /// Begins the record of a run with its first event.
+    pub async fn begin(&self, run: &RunId, first: &Event) -> Result<RunLog, JournalError> {
+        let Event::Begun { plan, .. } = first else {
+            return Err(State::begin(first)
+                .err()
+                .map_or_else(|| JournalError::Torn(run.clone()), Into::into));
+        };
+        sqlx::query("INSERT INTO runs (run, cluster, kind, begun) VALUES ($1, $2, $3, $4)")
+            .bind(run.as_str())
+            .bind(plan.cluster.as_str())
+            .bind(plan.request.kind.as_str())
+            .bind(Timestamp::now().to_string())
+            .execute(&self.pool)
+            .await
+            .map_err(self.failed("write"))?;
+        let mut log = RunLog {
+            journal: self.clone(),
+            run: run.clone(),
+            number: 0,
+            link: chain::genesis(),
+            state: None,
+            events: Vec::new(),
+        };
+        log.append(first).await?;
+        Ok(log)
+    }
+
+    /// The record of a run, every link of its chain checked and every event found legal.
+    pub async fn load(&self, run: &RunId) -> Result<RunLog, JournalError> {
+        let known = sqlx::query("SELECT 1 FROM runs WHERE run = $1")
+            .bind(run.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(self.failed("read"))?;
+        if known.is_none() {
+            return Err(JournalError::Missing(run.to_string()));
+        }
+        let rows = sqlx::query("SELECT number, at, body, link FROM events WHERE run = $1 ORDER BY number")
+            .bind(run.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(self.failed("read"))?;
+        let mut log = RunLog {
+            journal: self.clone(),
+            run: run.clone(),
+            number: 0,
+            link: chain::genesis(),
+            state: None,
+            events: Vec::new(),
+        };
+        for row in &rows {
+            log.take_in(row)?;
+        }
+        if log.state.is_none() { Err(JournalError::Torn(run.clone())) } else { Ok(log) }
+    }
+
+    /// All runs, newest first.
+    pub async fn runs(&self) -> Result<Vec<RunSummary>, JournalError> {
+        let rows = sqlx::query(
+            "SELECT runs.run, cluster, kind, begun, \
+             (SELECT body FROM events WHERE events.run = runs.run ORDER BY number DESC LIMIT 1) AS last \
+             FROM runs ORDER BY begun DESC, run DESC",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(self.failed("read"))?;
+        rows.iter().map(|row| self.summary(row)).collect()
+    }
+
+    fn summary(&self, row: &SqliteRow) -> Result<RunSummary, JournalError> {
+        let text = |column: &str| row.try_get::<String, _>(column).map_err(self.failed("read"));
+        let run: RunId =
+            text("run")?.parse().map_err(|_| JournalError::Missing(text("run").unwrap_or_default()))?;
+        let corrupt = |what: &str| JournalError::Corrupt {
+            run: run.clone(),
+            number: 0,
+            why: format!("{what} is unreadable"),
+        };
+        let last: Option<String> = row.try_get("last").map_err(self.failed("read"))?;
+        let standing = match last.map(|body| serde_json::from_str::<Event>(&body)) {
+            None => LastWord::Open,
+            Some(Ok(Event::Halted(halt))) => LastWord::Halted(halt.why),
+            Some(Ok(Event::Ended { outcome })) => LastWord::Ended(outcome.as_str().to_owned()),
+            Some(Ok(_)) => LastWord::Open,
+            Some(Err(_)) => return Err(corrupt("its last event")),
+        };
+        Ok(RunSummary {
+            cluster: text("cluster")?.parse().map_err(|_| corrupt("its cluster"))?,
+            kind: text("kind")?,
+            begun: text("begun")?.parse().map_err(|_| corrupt("its beginning"))?,
+            run,
+            standing,
+        })
+    }
+
+    /// What earlier runs of a cluster tell: the last Main server, and seconds each server's last restart took.
+    pub async fn history(&self, cluster: &ClusterName) -> Result<History, JournalError> {
+        let rows = sqlx::query("SELECT run FROM runs WHERE cluster = $1 ORDER BY run DESC LIMIT $2")
+            .bind(cluster.as_str())
+            .bind(RECENT)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(self.failed("read"))?;
+        let mut history = History::default();
+        for row in rows {
+            let run: String = row.try_get("run").map_err(self.failed("read"))?;
+            let Ok(run) = run.parse() else { continue };
+            // A run that cannot be read tells nothing; whoever wants that very run is told why.
+            let Ok(log) = self.load(&run).await else { continue };
+            history.take_in(log.state());
+        }
+        Ok(history)
+    }
+}
+
+/// What earlier runs of a cluster tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The Main server of the newest synchronization.
+    pub main: Option<ServerName>,
+    /// Seconds the newest restart of each server took, until it was healthy.
+    pub restarts: BTreeMap<ServerName, u64>,
+}
+
+impl History {
+    /// Takes in the next older run.
+    fn take_in(&mut self, state: &State) {
+        if self.main.is_none() && state.plan().request.kind == Kind::Sync {
+            self.main = state.plan().main.as_ref().map(|main| main.server.clone());
+        }
+        for step in state.all_steps() {
+            let What::Restart { server } = &step.what else { continue };
+            if let Some(StepResult::Done { ums_ms, .. }) = state.result(step.no) {
+                self.restarts.entry(server.clone()).or_insert(ums_ms.div_ceil(1000));
+            }
+        }
+    }
+}
+
+impl RunLog {
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// What its events amount to.
+    ///
+    /// # Panics
+    /// Never: a log is only given out with at least one event.
+    pub fn state(&self) -> &State {
+        self.state.as_ref().expect("a log is given out with its first event")
+    }
+
+    /// Its events.
+    pub fn events(&self) -> &[Recorded] {
+        &self.events
+    }
+
+    /// Writes the next event; when this returns it is on disk. An event that cannot follow is not written.
+    pub async fn append(&mut self, event: &Event) -> Result<&Recorded, JournalError> {
+        let state = match &self.state {
+            None => State::begin(event)?,
+            Some(state) => {
+                let mut state = state.clone();
+                state.apply(event)?;
+                state
+            }
+        };
+        let (number, at) = (self.number + 1, Timestamp::now());
+        let body = serde_json::to_string(event).expect("an event is plain data: it can be written as JSON");
+        let link = chain::link(&self.link, number, format!("{at}\n{body}").as_bytes());
+        sqlx::query("INSERT INTO events (run, number, at, body, link) VALUES ($1, $2, $3, $4, $5)")
+            .bind(self.run.as_str())
+            .bind(i64::try_from(number).unwrap_or(i64::MAX))
+            .bind(at.to_string())
+            .bind(body)
+            .bind(link.to_string())
+            .execute(&self.journal.pool)
+            .await
+            .map_err(|source| {
+                match source.as_database_error().is_some_and(|error| error.is_unique_violation()) {
+                    true => JournalError::Elsewhere(self.run.clone()),
+                    false => self.journal.failed("write")(source),
+                }
+            })?;
+        (self.number, self.link, self.state) = (number, link, Some(state));
+        self.events.push(Recorded { number, at, event: event.clone() });
+        Ok(self.events.last().expect("it was pushed just now"))
+    }
+
+    fn take_in(&mut self, row: &SqliteRow) -> Result<(), JournalError> {
+        let number = self.number + 1;
+        let corrupt = |why: String| JournalError::Corrupt { run: self.run.clone(), number, why };
+        let text =
+            |column: &str| row.try_get::<String, _>(column).map_err(|error| corrupt(error.to_string()));
+        let found: i64 = row.try_get("number").map_err(|error| corrupt(error.to_string()))?;
+        if u64::try_from(found) != Ok(number) {
+            return Err(corrupt(format!("the next event on record is {found}")));
+        }
+        let (at, body) = (text("at")?, text("body")?);
+        let link = chain::link(&self.link, number, format!("{at}\n{body}").as_bytes());
+        if text("link")? != link.to_string() {
+            return Err(corrupt("its hash does not match".to_owned()));
+        }
+        let event: Event = serde_json::from_str(&body).map_err(|error| corrupt(error.to_string()))?;
+        let at: Timestamp = at.parse().map_err(|_| corrupt("its time is unreadable".to_owned()))?;
+        match &mut self.state {
+            None => self.state = Some(State::begin(&event).map_err(|error| corrupt(error.to_string()))?),
+            Some(state) => state.apply(&event).map_err(|error| corrupt(error.to_string()))?,
+        }
+        (self.number, self.link) = (number, link);
+        self.events.push(Recorded { number, at, event });
+        Ok(())
+    }
+
+    /// Whether the run is over.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state().standing(), Standing::Ended(_))
+    }
+}

@@ -1,0 +1,242 @@
+//! The steps, and their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use umsid_common::name::ServerName;
+use umsid_proto::model::HealthStatus;
+
+use super::{Basis, Facts, Kind, Plan, Purpose, Request, RestartScope, Step, What, facts};
+use crate::survey::SyncState;
+
+/// Makes the plan for a request. Whether it may be carried out, [`preflight`](super::preflight) says.
+pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
+    let targets = targets(basis, request);
+    let takes_part = participants(basis, request, &targets);
+    let servers: BTreeMap<ServerName, Facts> = takes_part
+        .iter()
+        .filter_map(|server| {
+            let facts = facts(basis.cluster, basis.survey, basis.assessment.servers.get(server)?, server)?;
+            Some((server.clone(), facts))
+        })
+        .collect();
+    let main = basis.assessment.main.as_ref().ok().filter(|_| request.kind == Kind::Sync).cloned();
+    let mut draft = Draft { steps: Vec::new(), restarts: basis.restarts };
+    match request.kind {
+        Kind::Sync => {
+            if let (Some(main), false) = (&main, targets.is_empty()) {
+                draft.sync(&main.server, &targets, &takes_part, request);
+            }
+        }
+        Kind::Restart => {
+            draft.one_after_another(&takes_part, &BTreeSet::new(), "asked for");
+        }
+        Kind::Backup => {
+            for server in &takes_part {
+                let what = What::SafetyBackup { server: server.clone() };
+                draft.add(what, "asked for".to_owned(), &BTreeSet::new());
+            }
+        }
+    }
+    let steps = draft.steps;
+    Plan {
+        version: 1,
+        cluster: basis.name.clone(),
+        request: request.clone(),
+        surveyed: basis.survey.taken,
+        notes: if steps.is_empty() { Vec::new() } else { notes(basis, request, &targets) },
+        main,
+        named: basis.named.clone(),
+        escrow: basis.cluster.escrow.clone(),
+        servers: if steps.is_empty() { BTreeMap::new() } else { servers },
+        targets,
+        steps,
+    }
+}
+
+/// The servers to be synchronized: those asked for, or all that are not in sync. The canary comes first: a server that
+/// is healthy now, so that what goes wrong with it was not wrong before.
+fn targets(basis: &Basis<'_>, request: &Request) -> Vec<ServerName> {
+    if request.kind != Kind::Sync {
+        return Vec::new();
+    }
+    let main = basis.assessment.main.as_ref().ok().map(|main| &main.server);
+    let mut targets: Vec<ServerName> = basis
+        .assessment
+        .servers
+        .iter()
+        .filter(|(server, verdict)| {
+            let named = request.only.contains(server);
+            // A server whose state is unknown is a target only when it was named: nothing is restored on a guess.
+            let wants =
+                verdict.state == SyncState::NotInSync || (verdict.state == SyncState::Unknown && named);
+            (named || request.only.is_empty()) && wants && Some(*server) != main
+        })
+        .map(|(server, _)| server.clone())
+        .collect();
+    targets.sort_by_cached_key(|server| (!is_healthy(basis, server), site_order(basis, server)));
+    targets
+}
+
+fn is_healthy(basis: &Basis<'_>, server: &ServerName) -> bool {
+    basis.survey.report(server).is_some_and(|report| {
+        matches!(report.inspection.health.status, HealthStatus::Ok | HealthStatus::Warn)
+    })
+}
+
+/// Site by site, so that no site is disturbed twice.
+fn site_order(basis: &Basis<'_>, server: &ServerName) -> (Option<String>, ServerName) {
+    let site = basis.cluster.servers.get(server).and_then(|entry| entry.site.as_ref());
+    (site.map(ToString::to_string), server.clone())
+}
+
+/// The servers a run takes leases on, in restart order; the Main server last, so that the others find it while they
+/// start.
+fn participants(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<ServerName> {
+    let main = basis.assessment.main.as_ref().ok().map(|main| &main.server);
+    let everyone =
+        request.only.is_empty() || (request.kind == Kind::Sync && request.restart == RestartScope::All);
+    let mut servers: Vec<ServerName> = basis
+        .cluster
+        .servers
+        .keys()
+        .filter(|server| match request.kind {
+            _ if everyone => true,
+            Kind::Sync => targets.contains(server) || Some(*server) == main,
+            Kind::Restart | Kind::Backup => request.only.contains(server),
+        })
+        .cloned()
+        .collect();
+    servers.sort_by_cached_key(|server| (Some(server) == main, site_order(basis, server)));
+    servers
+}
+
+struct Draft<'a> {
+    steps: Vec<Step>,
+    restarts: &'a BTreeMap<ServerName, u64>,
+}
+
+impl Draft<'_> {
+    fn add(&mut self, what: What, why: String, after: &BTreeSet<u32>) -> u32 {
+        let no = self.steps.last().map_or(1, |step| step.no + 1);
+        let downtime_s = match &what {
+            What::Restart { server } => self.restarts.get(server).copied(),
+            _ => None,
+        };
+        self.steps.push(Step { no, what, why, after: after.clone(), downtime_s });
+        no
+    }
+
+    fn one_after_another(
+        &mut self,
+        servers: &[ServerName],
+        after: &BTreeSet<u32>,
+        why: &str,
+    ) -> BTreeSet<u32> {
+        servers.iter().fold(after.clone(), |after, server| {
+            [self.add(What::Restart { server: server.clone() }, why.to_owned(), &after)].into()
+        })
+    }
+
+    fn sync(
+        &mut self,
+        main: &ServerName,
+        targets: &[ServerName],
+        takes_part: &[ServerName],
+        request: &Request,
+    ) {
+        let ready = if request.restart_first { self.first_remedy(targets) } else { BTreeSet::new() };
+        let mut ready: BTreeSet<u32> = targets
+            .iter()
+            .map(|server| {
+                let why = "so that it can be put back as it was".to_owned();
+                self.add(What::SafetyBackup { server: server.clone() }, why, &ready)
+            })
+            .collect();
+        if let (true, Some(canary)) = (request.rehearse, targets.first()) {
+            let what = What::RestoreOwn { server: canary.clone(), purpose: Purpose::Rehearsal };
+            ready = [self.add(what, "to prove the whole path without changing anything".to_owned(), &ready)]
+                .into();
+        }
+        ready = [self.add(What::ConfirmMain, "right before the backup".to_owned(), &ready)].into();
+        let sealed_to: Vec<&str> = targets.iter().map(ServerName::as_str).collect();
+        let why = format!("sealed to {}", sealed_to.join(", "));
+        ready = [self.add(What::Backup { server: main.clone() }, why, &ready)].into();
+        let what = What::Transfer { from: main.clone(), to: targets.to_vec() };
+        ready = [self.add(what, "checked at both ends".to_owned(), &ready)].into();
+        ready = [self.add(What::ConfirmMain, "right before the first restore".to_owned(), &ready)].into();
+        ready = self.restores(targets, request, ready);
+        if request.restart == RestartScope::All {
+            let rest: Vec<ServerName> =
+                takes_part.iter().filter(|server| !targets.contains(server)).cloned().collect();
+            ready = self.one_after_another(&rest, &ready, "all servers are to be restarted, as documented");
+        }
+        if request.settle_s > 0 {
+            let what = What::Settle { seconds: request.settle_s };
+            ready = [self.add(what, "messages between servers lag about 30 s".to_owned(), &ready)].into();
+        }
+        ready = [self.add(What::VerifyCluster, "the proof".to_owned(), &ready)].into();
+        for server in std::iter::once(main).chain(targets) {
+            let what = What::Discard { server: server.clone() };
+            self.add(what, "nothing of the backup stays behind".to_owned(), &ready);
+        }
+    }
+
+    fn first_remedy(&mut self, targets: &[ServerName]) -> BTreeSet<u32> {
+        targets.iter().fold(BTreeSet::new(), |after, server| {
+            let why = "the documented first remedy".to_owned();
+            let restarted = self.add(What::Restart { server: server.clone() }, why, &after);
+            let why = "a restart may have been enough".to_owned();
+            [self.add(What::Recheck { server: server.clone() }, why, &[restarted].into())].into()
+        })
+    }
+
+    /// The canary alone, then the others by batches.
+    fn restores(&mut self, targets: &[ServerName], request: &Request, ready: BTreeSet<u32>) -> BTreeSet<u32> {
+        let (canary, others) = targets.split_at(1.min(targets.len()));
+        let batches = canary.chunks(1).chain(others.chunks(request.batch.max(1))).enumerate();
+        batches.fold(ready, |ready, (number, batch)| {
+            let why = if number == 0 { "the canary: before any other" } else { "the canary is well" };
+            let mut done = BTreeSet::new();
+            for server in batch {
+                let restore = What::Restore { server: server.clone() };
+                let mut last = self.add(restore, why.to_owned(), &ready);
+                if request.restart != RestartScope::None {
+                    let restart = What::Restart { server: server.clone() };
+                    last = self.add(restart, "it reads its UMS ID at start".to_owned(), &[last].into());
+                }
+                let verify = What::Verify { server: server.clone() };
+                done.insert(self.add(verify, "it must hold the Main UMS ID now".to_owned(), &[last].into()));
+            }
+            done
+        })
+    }
+}
+
+fn notes(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (server, answer) in &basis.survey.servers {
+        let Ok(report) = &answer.report else { continue };
+        let inspection = &report.inspection;
+        if let Some(line) = inspection.license.lines().find(|line| line.contains("expirationDate")) {
+            notes.push(format!("{server}: UMS licence {}", line.trim()));
+        }
+        if targets.contains(server) && !is_healthy(basis, server) {
+            let status = format!("{:?}", inspection.health.status).to_lowercase();
+            notes.push(format!("{server} is not healthy now: {status}"));
+        }
+        if inspection.update_mode.is_none() && request.kind == Kind::Sync {
+            notes.push(format!("{server}: whether it is in update mode could not be read; it must not be"));
+        }
+        let verdict = basis.assessment.servers.get(server);
+        if targets.contains(server) && verdict.is_some_and(|verdict| verdict.state == SyncState::Unknown) {
+            notes.push(format!(
+                "{server}: its state is unknown; it is synchronized because it was named, and what cannot be verified \
+                 afterwards is reported as unknown"
+            ));
+        }
+    }
+    if request.kind == Kind::Sync && request.restart == RestartScope::None {
+        notes.push("no server is restarted: the restored UMS ID is not in use until you restart".to_owned());
+    }
+    notes
+}

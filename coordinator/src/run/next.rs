@@ -1,0 +1,157 @@
+//! What a run does next: a pure function of its state.
+
+use std::collections::BTreeSet;
+
+use super::event::{Ending, Halt, HaltKind, StepResult};
+use super::state::{Standing, State, Status};
+use crate::plan::{Kind, RestartScope, Step, What, roll_back, touched};
+use crate::survey::Proof;
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Begin these attempts: step and attempt, to be journalled first.
+    Start(Vec<(u32, u32)>),
+    /// Take up again what was begun before and has no result on record.
+    TakeUp(Vec<(u32, u32)>),
+    /// These steps are not needed.
+    Skip(Vec<(u32, String)>),
+    /// Go back: the canary failed.
+    TurnBack {
+        /// Why.
+        why: String,
+        /// The way back.
+        steps: Vec<Step>,
+    },
+    /// Wait for a running step.
+    Wait,
+    /// Stand still.
+    Halt(Halt),
+    /// It is over.
+    End(Ending),
+    /// Nothing can be done without a lease, or any more.
+    Over,
+}
+
+/// What a run does next, given the steps that are being carried out by this process.
+pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
+    if *state.standing() != Standing::Going {
+        return Next::Over;
+    }
+    let status = |no: u32| state.progress(no).map(|progress| (&progress.status, progress.attempt));
+    let adrift: Vec<(u32, u32)> = state
+        .steps()
+        .filter(|step| !running.contains(&step.no))
+        .filter_map(|step| match status(step.no)? {
+            (Status::Begun, attempt) => Some((step.no, attempt)),
+            _ => None,
+        })
+        .collect();
+    if !adrift.is_empty() {
+        return Next::TakeUp(adrift);
+    }
+    if let Some((step, result)) = state.trouble() {
+        if state.may_try_again(step.no) {
+            let attempt = state.progress(step.no).map_or(1, |progress| progress.attempt + 1);
+            return Next::Start(vec![(step.no, attempt)]);
+        }
+        // What else is going on is brought to its end first.
+        return if running.is_empty() { give_up(state, step, result) } else { Next::Wait };
+    }
+    let needless = needless(state);
+    if !needless.is_empty() {
+        return Next::Skip(needless);
+    }
+    let ready: Vec<(u32, u32)> = state
+        .steps()
+        .filter(|step| step.after.iter().all(|before| state.is_settled(*before)))
+        .filter_map(|step| match status(step.no)? {
+            (Status::Waiting, attempt) => Some((step.no, attempt + 1)),
+            _ => None,
+        })
+        .collect();
+    match (ready.is_empty(), running.is_empty()) {
+        (false, _) => Next::Start(ready),
+        (true, false) => Next::Wait,
+        (true, true) => Next::End(ending(state)),
+    }
+}
+
+/// Steps of targets that turned out to be in sync already; all that is left, if every target is.
+fn needless(state: &State) -> Vec<(u32, String)> {
+    let nothing_left = !state.plan().targets.is_empty() && state.remaining_targets().is_empty();
+    state
+        .steps()
+        .filter(|step| {
+            state.progress(step.no).is_some_and(|progress| progress.status == Status::Waiting)
+                && match &step.what {
+                    What::SafetyBackup { server }
+                    | What::Restore { server }
+                    | What::RestoreOwn { server, .. }
+                    | What::Verify { server } => state.in_sync_already(server),
+                    What::Restart { server } => state.in_sync_already(server) || nothing_left,
+                    What::ConfirmMain
+                    | What::Backup { .. }
+                    | What::Transfer { .. }
+                    | What::Discard { .. } => nothing_left,
+                    What::Recheck { .. }
+                    | What::VerifyOwn { .. }
+                    | What::Settle { .. }
+                    | What::VerifyCluster => false,
+                }
+        })
+        .map(|step| (step.no, "a restart was enough".to_owned()))
+        .collect()
+}
+
+fn give_up(state: &State, step: &Step, result: &StepResult) -> Next {
+    let place = step.what.server().map_or(String::new(), |server| format!("{server}: "));
+    let (kind, what, failure) = match result {
+        StepResult::Failed { failure, .. } => {
+            (HaltKind::Failed, format!("failed: {failure}"), Some(failure.clone()))
+        }
+        StepResult::Unknown { finding, .. } => {
+            (HaltKind::Unknown, format!("has an unknown outcome: {finding}"), None)
+        }
+        StepResult::Done { .. } => (HaltKind::Unknown, "is done".to_owned(), None),
+    };
+    let why = format!("{place}step {} ({}) {what}", step.no, step.what.title());
+    if state.turned_back().is_none() && concerns_canary(state, step) {
+        let servers = touched(state);
+        if !servers.is_empty() {
+            return Next::TurnBack {
+                why,
+                steps: roll_back(&servers, &state.plan().involved(), state.next_number()),
+            };
+        }
+    }
+    Next::Halt(Halt { kind, why, failure })
+}
+
+/// Whether this step is the canary's own, after something was restored on it and before any other server is touched.
+fn concerns_canary(state: &State, step: &Step) -> bool {
+    let Some(canary) = state.plan().targets.iter().find(|server| !state.in_sync_already(server)) else {
+        return false;
+    };
+    let own = matches!(
+        &step.what,
+        What::Restore { server } | What::Restart { server } | What::Verify { server } if server == canary
+    );
+    own && touched(state) == std::slice::from_ref(canary)
+}
+
+fn ending(state: &State) -> Ending {
+    if state.turned_back().is_some() {
+        return Ending::RolledBack;
+    }
+    if state.plan().request.kind != Kind::Sync {
+        return Ending::Done;
+    }
+    if state.plan().request.restart == RestartScope::None {
+        // The UMS Servers run on with the UMS IDs they read at their start.
+        return Ending::Unverified;
+    }
+    let verified =
+        |server: &_| state.in_sync_already(server) || matches!(state.proof(server), Some(Proof::Yes(_)));
+    if state.plan().targets.iter().all(verified) { Ending::Synchronized } else { Ending::Unverified }
+}

@@ -1,0 +1,177 @@
+//! A step that is an operation of an agent: started under an id that never has a second effect, watched to its outcome
+//! over as many connections as it takes.
+
+use std::sync::Arc;
+
+use tokio_stream::StreamExt as _;
+use umsid_common::name::{OperationId, ServerName};
+use umsid_common::seal::Recipient;
+use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::{Action, Effect, Handover, Outcome, RestoreSource, Success, Trouble, UmsIds};
+
+use super::{End, Patience, Shift, failed, refusal};
+use crate::agents::{Agent, AgentError};
+use crate::plan::{Step, What};
+use crate::run::{State, StepResult, Yield, is_fence};
+use crate::survey::{Baseline, Proof, SyncState, prove};
+
+/// Starts the operation, or takes it up again, and waits for its outcome.
+pub(super) async fn carry_out(
+    shift: &Arc<Shift>,
+    state: &State,
+    step: &Step,
+    attempt: u32,
+    server: &ServerName,
+) -> Result<End, End> {
+    let action = match action(state, &step.what) {
+        Ok(action) => action,
+        Err(failure) => return Ok(failed(failure)),
+    };
+    let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
+    let agent = shift.agent(server)?;
+    let mut patience = Patience::new(shift.pace.contact);
+    let mut from_event = 0;
+    loop {
+        match follow(shift, agent, &id, &action, &mut from_event, &mut patience).await {
+            Ok(outcome) => return Ok(End::Result(judge(shift, state, &step.what, outcome))),
+            Err(AgentError::Failure(failure)) if is_fence(&failure) => return Err(End::Fenced(*failure)),
+            // Something else is going on there, of an earlier session or a recovery; it comes to its end.
+            Err(error) if error.is_transient() || error.failure().is_some_and(|it| it.code == Code::Busy) => {
+                patience.spend(shift, step.no, server, &error).await?;
+            }
+            Err(error) => return Ok(failed(refusal(&error))),
+        }
+    }
+}
+
+async fn follow(
+    shift: &Shift,
+    agent: &Agent,
+    id: &OperationId,
+    action: &Action,
+    from_event: &mut u64,
+    patience: &mut Patience,
+) -> Result<Outcome, AgentError> {
+    let operation = agent.start(id, &shift.lease, action.clone()).await?;
+    patience.restore();
+    if let Some(outcome) = operation.outcome {
+        return Ok(outcome);
+    }
+    let mut events = agent.watch(id, *from_event).await?;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        *from_event = event.index + 1;
+        match event.what {
+            Ok(outcome) => return Ok(outcome),
+            Err(phase) => shift.doing(id.step, phase.text, phase.deadline),
+        }
+    }
+    Err(AgentError::Lost { what: "its report ended before the outcome".to_owned() })
+}
+
+/// What the agent is told, from the plan and what earlier steps left.
+fn action(state: &State, what: &What) -> Result<Action, Failure> {
+    let plan = state.plan();
+    let missing = |what: &str| Failure::new(Code::Internal, format!("{what} is not on record"));
+    let safety = |server| state.safety_backup(server).ok_or_else(|| missing("its safety backup"));
+    Ok(match what {
+        What::Restart { .. } => Action::Restart { deadline_ms: None },
+        What::SafetyBackup { .. } => Action::SafetyBackup,
+        What::Backup { .. } => {
+            let targets = state.remaining_targets();
+            let recipients =
+                targets.iter().filter_map(|server| Some(plan.servers.get(server)?.recipient.clone()));
+            let recipients: Vec<Recipient> = recipients.chain(plan.escrow.clone()).collect();
+            let expected = plan.main.as_ref().and_then(|main| main.fingerprint);
+            Action::Backup(Handover { recipients, expected })
+        }
+        What::Restore { server } => {
+            let main = plan.main.as_ref().ok_or_else(|| missing("the Main server"))?;
+            let (digest, _) = state.sealed().ok_or_else(|| missing("the backup"))?;
+            Action::Restore {
+                source: RestoreSource::Uploaded(digest),
+                expected: main.fingerprint,
+                source_server: main.server.clone(),
+                safety_net: safety(server)?,
+            }
+        }
+        What::RestoreOwn { server, .. } => {
+            let own = safety(server)?;
+            Action::Restore {
+                source: RestoreSource::SafetyBackup(own),
+                expected: plan.servers.get(server).and_then(|facts| facts.baseline.local),
+                source_server: server.clone(),
+                safety_net: own,
+            }
+        }
+        What::Discard { .. } => Action::Discard,
+        other => return Err(Failure::new(Code::Internal, format!("{} is no operation", other.title()))),
+    })
+}
+
+/// What an outcome means for the run.
+fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepResult {
+    let ums_ms = outcome.ums_ms;
+    let done = |yields, remarks| StepResult::Done { ums_ms, yields, remarks };
+    match outcome.result {
+        Ok(Success::BackedUp { digest, size, .. }) => done(Yield::Sealed(digest, size), Vec::new()),
+        Ok(Success::Restored { ums_ids, remarks }) => {
+            let proof = match what {
+                What::Restore { server } => prove_main(shift, state, server, &ums_ids),
+                What::RestoreOwn { server, .. } => prove_own(shift, state, server, &ums_ids),
+                _ => Proof::Unknown("nothing was to be restored".to_owned()),
+            };
+            accept(state, what.server(), proof, ums_ms, remarks)
+        }
+        Ok(Success::Restarted { .. } | Success::Discarded { .. }) => done(Yield::Nothing, Vec::new()),
+        Err(Trouble::Failed { failure, effect }) => StepResult::Failed { ums_ms, failure, effect },
+        Err(Trouble::Unknown(finding)) => StepResult::Unknown { ums_ms, finding },
+    }
+}
+
+/// Whether a server holds the Main UMS ID.
+pub(super) fn prove_main(shift: &Shift, state: &State, server: &ServerName, now: &UmsIds) -> Proof {
+    let plan = state.plan();
+    let Some(facts) = plan.servers.get(server) else {
+        return Proof::Unknown("it is not in the plan".to_owned());
+    };
+    prove(&shift.survey, &facts.baseline, now, plan.main.as_ref().and_then(|main| main.fingerprint))
+}
+
+/// Whether a server holds the UMS ID it had before the run.
+pub(super) fn prove_own(shift: &Shift, state: &State, server: &ServerName, now: &UmsIds) -> Proof {
+    let Some(facts) = state.plan().servers.get(server) else {
+        return Proof::Unknown("it is not in the plan".to_owned());
+    };
+    if facts.baseline.local.is_some() {
+        return prove(&shift.survey, &Baseline::default(), now, facts.baseline.local);
+    }
+    let shown = Baseline::of(&shift.survey, now).shown;
+    if !shown.is_empty() && shown == facts.baseline.shown {
+        return Proof::Yes("it shows what it showed before".to_owned());
+    }
+    Proof::Unknown(now.reason.clone())
+}
+
+/// A proof as a result. What could not be told before the run need not be told after it: those servers were named by a
+/// person, and are reported as unknown in the end. Where it could be told before, it must be now.
+pub(super) fn accept(
+    state: &State,
+    server: Option<&ServerName>,
+    proof: Proof,
+    ums_ms: u64,
+    remarks: Vec<String>,
+) -> StepResult {
+    let facts = server.and_then(|server| state.plan().servers.get(server));
+    let told_before = facts.is_none_or(|facts| facts.state != SyncState::Unknown);
+    let wrong = |why: String| StepResult::Failed {
+        ums_ms,
+        failure: Failure::new(Code::WrongIdentity, why),
+        effect: Effect::Possible,
+    };
+    match proof {
+        Proof::No(why) => wrong(why),
+        Proof::Unknown(why) if told_before => wrong(format!("its UMS ID cannot be told any more: {why}")),
+        proof => StepResult::Done { ums_ms, yields: Yield::Proved(proof), remarks },
+    }
+}

@@ -1,0 +1,218 @@
+//! What all agents of a cluster reported at one moment, and what follows from it.
+//!
+//! [`take`] asks; [`assess`] is pure: it finds the Main server by evidence and says of every server whether it is in
+//! sync, with the evidence. The absence of an answer is `unknown`, never "in sync".
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use umsid_common::digest::Fingerprint;
+use umsid_common::name::{ClusterName, ServerName, SiteName};
+use umsid_common::tls::ConnectError;
+use umsid_proto::model::Inspection;
+
+use crate::agents::{Agent, AgentError, Agents};
+use crate::inventory::Cluster;
+
+mod assess;
+mod proof;
+
+pub use assess::{Assessment, MainServer, MainTrouble, Named, SyncState, Verdict, assess};
+pub use proof::{Baseline, Proof, prove};
+
+/// What all agents of a cluster reported at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Survey {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// When it was begun.
+    pub taken: Timestamp,
+    /// Every server of the inventory, whether it answered or not.
+    pub servers: BTreeMap<ServerName, Answer>,
+}
+
+/// One server's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// Where it stands.
+    pub site: Option<SiteName>,
+    /// What it reported, or why it did not.
+    pub report: Result<Report, Silence>,
+}
+
+/// A server's report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// What its agent found out.
+    pub inspection: Inspection,
+    /// Its clock minus ours, in milliseconds, half the round trip allowed for.
+    pub skew_ms: i64,
+}
+
+/// No answer, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// For programs.
+    pub kind: SilenceKind,
+    /// For people: the chain of causes.
+    pub causes: Vec<String>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SilenceKind {
+    /// Nothing answers there.
+    Unreachable,
+    /// A certificate is not accepted, by us or by the agent.
+    Certificate,
+    /// Another server answered.
+    WrongServer,
+    /// The agent answered, but not with a report.
+    Refused,
+}
+
+impl Silence {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self.kind {
+            SilenceKind::Unreachable => {
+                "check that the host is up, that umsid-agent runs on it, and that its port is open to this machine"
+            }
+            SilenceKind::Certificate => "see `umsid doctor`; `umsid enroll` gives a server a new certificate",
+            SilenceKind::WrongServer => {
+                "the address in the inventory leads to another server: correct `address` in inventory.toml, or DNS"
+            }
+            SilenceKind::Refused => "run `umsid-agent doctor` on that server",
+        }
+    }
+}
+
+impl From<&AgentError> for Silence {
+    fn from(error: &AgentError) -> Self {
+        let kind = match error {
+            AgentError::Connect(ConnectError::Resolve { .. } | ConnectError::Unreachable { .. }) => {
+                SilenceKind::Unreachable
+            }
+            AgentError::Connect(ConnectError::WrongServer { .. }) => SilenceKind::WrongServer,
+            AgentError::Connect(
+                ConnectError::Certificate { .. }
+                | ConnectError::Rejected { .. }
+                | ConnectError::Handshake { .. },
+            ) => SilenceKind::Certificate,
+            AgentError::Lost { .. } => SilenceKind::Unreachable,
+            AgentError::Failure(_) | AgentError::Nonsense(_) => SilenceKind::Refused,
+        };
+        let mut causes = vec![error.to_string()];
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        Self { kind, causes }
+    }
+}
+
+impl Survey {
+    /// The report of a server that answered.
+    pub fn report(&self, server: &ServerName) -> Option<&Report> {
+        self.servers.get(server)?.report.as_ref().ok()
+    }
+
+    /// The highest lease epoch any agent has granted.
+    pub fn highest_epoch(&self) -> u64 {
+        self.servers
+            .values()
+            .filter_map(|answer| answer.report.as_ref().ok())
+            .map(|report| report.inspection.epoch)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Milliseconds the slowest server spent waiting for its UMS.
+    pub fn ums_ms(&self) -> u64 {
+        self.servers
+            .values()
+            .filter_map(|answer| answer.report.as_ref().ok())
+            .map(|report| report.inspection.ums_ms)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// By what fingerprint a certificate is known here: SHA-256 where any agent has read the certificate whose SHA-1
+    /// this is.
+    pub fn canonical(&self, fingerprint: Fingerprint) -> Fingerprint {
+        self.servers
+            .values()
+            .filter_map(|answer| answer.report.as_ref().ok())
+            .flat_map(|report| &report.inspection.ums_ids.certificates)
+            .find(|seen| seen.sha1 == fingerprint)
+            .map_or(fingerprint, |seen| seen.sha256)
+    }
+}
+
+/// Asks every server of a cluster at once; gives the connections along for what comes next.
+pub async fn take(
+    agents: &Agents,
+    name: &ClusterName,
+    cluster: &Cluster,
+) -> (Survey, BTreeMap<ServerName, Agent>) {
+    let taken = Timestamp::now();
+    let mut asked = tokio::task::JoinSet::new();
+    for (server, entry) in &cluster.servers {
+        let (agents, name, server, entry) = (agents.clone(), name.clone(), server.clone(), entry.clone());
+        asked.spawn(async move {
+            let answer = ask(&agents, &name, &server, &entry).await;
+            (server, entry.site, answer)
+        });
+    }
+    let mut survey = Survey { cluster: name.clone(), taken, servers: BTreeMap::new() };
+    let mut connections = BTreeMap::new();
+    while let Some(joined) = asked.join_next().await {
+        // A task that panicked is a defect; let it be seen as one.
+        let (server, site, answer) = joined.expect("asking a server does not panic");
+        let report = match answer {
+            Ok((agent, report)) => {
+                connections.insert(server.clone(), agent);
+                Ok(report)
+            }
+            Err(error) => Err(Silence::from(&error)),
+        };
+        survey.servers.insert(server, Answer { site, report });
+    }
+    (survey, connections)
+}
+
+/// Asks servers that are connected already.
+pub async fn take_again(before: &Survey, connections: &BTreeMap<ServerName, Agent>) -> Survey {
+    let taken = Timestamp::now();
+    let mut asked = tokio::task::JoinSet::new();
+    for (server, agent) in connections {
+        let (server, agent) = (server.clone(), agent.clone());
+        asked.spawn(async move {
+            let report = agent.inspect(false).await;
+            (server, report.map(|inspection| Report { skew_ms: agent.hello().skew_ms, inspection }))
+        });
+    }
+    let mut survey = Survey { taken, ..before.clone() };
+    while let Some(joined) = asked.join_next().await {
+        let (server, report) = joined.expect("asking a server does not panic");
+        if let Some(answer) = survey.servers.get_mut(&server) {
+            answer.report = report.map_err(|error| Silence::from(&error));
+        }
+    }
+    survey
+}
+
+async fn ask(
+    agents: &Agents,
+    cluster: &ClusterName,
+    server: &ServerName,
+    entry: &crate::inventory::Server,
+) -> Result<(Agent, Report), AgentError> {
+    let agent = agents.dial(cluster, server, entry).await?;
+    let inspection = agent.inspect(false).await?;
+    let skew_ms = agent.hello().skew_ms;
+    Ok((agent, Report { inspection, skew_ms }))
+}
