@@ -68,6 +68,10 @@ impl ServerDir {
         self.0.join("opt/IGEL/RemoteManager")
     }
 
+    pub(crate) fn version_file(&self) -> PathBuf {
+        self.install().join("umsversion.properties")
+    }
+
     pub(crate) fn umsadmin_cli(&self) -> PathBuf {
         self.0.join("bin/umsadmin-cli")
     }

@@ -16,7 +16,17 @@ const FIRST: u16 = 17_000;
 const COUNT: u16 = 14_000;
 
 fn reservations() -> PathBuf {
-    std::env::temp_dir().join("umsid-lab-ports")
+    std::env::temp_dir().join(format!("umsid-lab-ports-{}", user()))
+}
+
+#[cfg(unix)]
+fn user() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+#[cfg(not(unix))]
+fn user() -> u32 {
+    0
 }
 
 /// Reserves a free port for `lab`.

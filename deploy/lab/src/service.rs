@@ -65,7 +65,9 @@ fn start_unlocked(server: &ServerDir) -> Result<(), ServiceError> {
     if running(server).is_some() {
         return Ok(());
     }
+    // Neither is there after every end.
     let _ = fs::remove_file(server.pid_file());
+    let _ = fs::remove_file(server.running_id());
     fs::create_dir_all(server.logs())?;
     // Cleared at every start, as since 12.02.130 (UMS_FACTS §4).
     let stdout = File::create(server.logs().join("stdout.log"))?;

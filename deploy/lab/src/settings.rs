@@ -13,6 +13,9 @@ use crate::store::{self, Access};
 /// All keys, their values and what they mean.
 pub const KEYS: &str = include_str!("keys.md");
 
+/// The UMS's build number.
+pub(crate) const BUILD_NUMBER: &str = "45678";
+
 /// Every sub-command that can be named in a setting, those of the init script last.
 const SUB_COMMANDS: [&str; 20] = [
     "licensing list",
@@ -168,7 +171,10 @@ impl Settings {
         toml::from_str(&text).map_err(SettingError::Damaged)
     }
 
+    /// Also writes the version file, which is to say the same. Its keys are not documented (UMS_FACTS §4).
     pub(crate) fn write(&self, server: &ServerDir) -> Result<(), SettingError> {
+        let version = format!("version={}\nbuildNumber={BUILD_NUMBER}\n", self.version);
+        store::replace(&server.version_file(), version.as_bytes(), Access::Public)?;
         let text = toml::to_string(self).map_err(io::Error::other)?;
         Ok(store::replace(&server.settings(), text.as_bytes(), Access::Public)?)
     }

@@ -43,12 +43,16 @@ fn permit(builder: &mut tempfile::Builder<'_, '_>, access: Access) {
 #[cfg(not(unix))]
 fn permit(_: &mut tempfile::Builder<'_, '_>, _: Access) {}
 
-/// Appends one line, whole: several processes may write to one file.
+/// Appends one line, whole, to a file only the owner may read: several processes may write to it.
 pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
     file.write_all(format!("{line}\n").as_bytes())
 }
 

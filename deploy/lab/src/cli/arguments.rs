@@ -91,10 +91,10 @@ pub(super) struct Restore {
 #[group(required = true, multiple = false)]
 pub(super) struct Password {
     /// Read the password from a file
-    #[arg(long = "password:file", value_name = "FILE")]
+    #[arg(id = "password:file", long = "password:file", value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
     /// Read the password from the console
-    #[arg(long = "password:in")]
+    #[arg(id = "password:in", long = "password:in")]
     pub(super) console: bool,
 }
 

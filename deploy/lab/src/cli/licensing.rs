@@ -30,7 +30,10 @@ pub(super) fn list(server: &ServerDir, settings: &Settings, style: &Style) -> Re
 
 /// The local UMS ID that `list` and `export` show.
 fn shown(server: &ServerDir, settings: &Settings) -> Result<UmsId, Failure> {
-    let running = settings.list_from == settings::From::Running && service::running(server).is_some();
+    let running = settings.list_from == settings::From::Running
+        && service::running(server).is_some()
+        // A server that has just begun has not read its UMS ID yet.
+        && server.running_id().exists();
     Ok(UmsId::read(&if running { server.running_id() } else { server.ums_id() })?)
 }
 

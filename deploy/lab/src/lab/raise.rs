@@ -146,7 +146,6 @@ fn install(
     ums_id.write(&server.ums_id())?;
     web_certificate.write(&server.web_certificate())?;
     settings.write(server)?;
-    let version = format!("version={}\nbuildNumber=45678\n", settings.version);
     let mode = "configsettings.HA_DISTRIBUTED_MODE=true\n";
     let cli = script(lab, server, "umsadmin-cli", "\"$@\"");
     let init = format!(
@@ -154,7 +153,6 @@ fn install(
         script(lab, server, service::PROGRAM, "init \"$@\"").trim_start_matches("#!/bin/sh\n")
     );
     for (path, text, access) in [
-        (server.install().join("umsversion.properties"), version.as_str(), Access::Public),
         (server.install().join("rmguiserver/conf/dbsetup_options.properties"), mode, Access::Public),
         (server.install().join("rmadmin/umsadmin-cli"), &cli, Access::Program),
         (server.umsadmin_cli(), &cli, Access::Program),

@@ -18,7 +18,7 @@ use super::health::Health;
 use super::start_up::{SECRET_HEADER, UMS_ID_PATH};
 use crate::database::Database;
 use crate::layout::ServerDir;
-use crate::settings::{ServerStatus, Settings};
+use crate::settings::{BUILD_NUMBER, ServerStatus, Settings};
 use crate::ums_id::UmsId;
 
 /// How long a client may take for its handshake, and for the head of its request.
@@ -120,7 +120,7 @@ impl Pages {
         }
         let body = serde_json::json!({
             "rmGuiServerVersion": settings.version,
-            "buildNumber": "45678",
+            "buildNumber": BUILD_NUMBER,
             "serverUUID": member.process_id,
             "server": format!("{}:{}", member.host, member.port),
             "links": [],
