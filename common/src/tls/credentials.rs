@@ -18,7 +18,8 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 use zeroize::Zeroizing;
 
 use super::verifier::{
-    Callee, CalleeVerifier, Callers, check_server_chain, check_signature, describe, identity_of, parse,
+    Callee, CalleeVerifier, Callers, check_server_chain, check_signature, describe, identity_of, namesake,
+    parse,
 };
 use super::{Files, TlsError, VerifyError, client_config, provider, server_config};
 use crate::digest::{Digest, Digester};
@@ -180,7 +181,7 @@ impl Credentials {
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
         self.callers
             .verify_client_cert(leaf, intermediates, now)
-            .map_err(|error| VerifyError::Certificate(describe(&error)))?;
+            .map_err(|error| VerifyError::Certificate(describe(&namesake(error))))?;
         let identity = identity_of(leaf)?;
         if identity.trust_domain != self.identity.trust_domain {
             let why = format!("{identity} is not of the trust domain {}", self.identity.trust_domain);

@@ -15,6 +15,7 @@ use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -25,7 +26,7 @@ use super::{SelfSigned, Tls, provider, server_config};
 /// What a listener bears.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// A handshake that takes longer is dropped.
+    /// A client that sends nothing for this long, or takes longer for its handshake, is dropped.
     pub handshake: Duration,
     /// Handshakes at once; more wait.
     pub handshakes: usize,
@@ -126,24 +127,28 @@ impl Listener {
             let (handshakes, accepted, deadline) =
                 (handshakes.clone(), accepted.clone(), self.limits.handshake);
             tokio::spawn(async move {
-                let handshake = handshake(config, stream, &handshakes);
-                match tokio::time::timeout(deadline, handshake).await {
+                match handshake(config, stream, &handshakes, deadline).await {
                     // Nobody receives any more when we are shutting down.
-                    Ok(Ok(stream)) => drop(accepted.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "handshake refused"),
-                    Err(_) => tracing::debug!(%peer, ?deadline, "dropped: no handshake"),
+                    Ok(stream) => drop(accepted.send(Ok(stream)).await),
+                    Err(error) => tracing::debug!(%peer, %error, "no handshake"),
                 }
             });
         }
     }
 }
 
-async fn handshake(config: Arc<ServerConfig>, stream: Counted, turn: &Semaphore) -> io::Result<Accepted> {
+/// Who sends nothing holds up nobody: the turn comes after the first byte. Waiting for the turn does not count towards
+/// the deadline, or slow clients would use up the time of quick ones.
+async fn handshake(
+    config: Arc<ServerConfig>,
+    stream: Counted,
+    turn: &Semaphore,
+    deadline: Duration,
+) -> io::Result<Accepted> {
     stream.stream.set_nodelay(true)?;
-    // Who sends nothing must not keep those waiting who do.
-    stream.stream.readable().await?;
+    timeout(deadline, stream.stream.peek(&mut [0])).await??;
     let _turn = turn.acquire().await;
-    TlsAcceptor::from(config).accept(stream).await
+    timeout(deadline, TlsAcceptor::from(config).accept(stream)).await?
 }
 
 fn is_the_peers(error: &io::Error) -> bool {

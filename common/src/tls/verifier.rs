@@ -78,7 +78,7 @@ impl ClientCertVerifier for Callers {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now).map_err(namesake)?;
         match identity_of(end_entity) {
             Ok(identity) if identity.trust_domain == self.own.trust_domain => Ok(verified),
             // The alert for this one is `access_denied`.
@@ -202,7 +202,15 @@ pub(super) fn check_server_chain(
         | Err(Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         )) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(namesake(error)),
+    }
+}
+
+/// An issuer that only bears the name of an anchor is a stranger like any other.
+pub(super) fn namesake(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),
+        other => other,
     }
 }
 
@@ -294,7 +302,6 @@ pub(super) fn describe(error: &Error) -> String {
         }
         CertificateError::Revoked => "revoked".into(),
         CertificateError::UnknownIssuer => "issued by somebody else".into(),
-        CertificateError::BadSignature => "its issuer did not sign it".into(),
         CertificateError::UnknownRevocationStatus => "there is no revocation list of its issuer".into(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "not made for this purpose".into()
