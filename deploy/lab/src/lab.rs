@@ -1,6 +1,8 @@
 //! A lab from outside: what tests and `umsid-lab` do with it.
 
 mod binaries;
+mod control;
+mod options;
 mod raise;
 mod truth;
 
@@ -11,22 +13,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::binaries::binaries;
+use self::control::run;
+pub use self::options::{Break, Options};
 pub use self::truth::{ServerTruth, Truth};
 use crate::books::{Call, Lifecycle};
 use crate::database::Database;
 use crate::description::{Description, Server};
 use crate::layout::LabDir;
-use crate::process::{self, Ending};
-use crate::service;
-use crate::settings::{self, SettingError, Settings, Start};
+use crate::ports;
+use crate::process;
+use crate::settings::{SettingError, Settings};
 use crate::ums_id::{Certificate, UmsId, UmsIdError};
-use crate::{ports, web};
-
-/// How long a server of the lab may take until its health is `ok`, on top of what its settings ask for.
-const HEALTHY: Duration = Duration::from_secs(30);
-
-/// How long processes may take to end before they are killed.
-const END: Duration = Duration::from_secs(2);
 
 /// Why something could not be done with a lab.
 #[derive(Debug, thiserror::Error)]
@@ -113,48 +110,6 @@ impl<T> Doing<T> for io::Result<T> {
     fn doing(self, what: impl Into<String>) -> Result<T, LabError> {
         self.map_err(|source| LabError::File { what: what.into(), source })
     }
-}
-
-/// What lab to make.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How many servers; the first, `ums1`, is Main.
-    pub servers: usize,
-    /// How many sites; the servers are dealt out to them in turn.
-    pub sites: usize,
-    /// The lab's directory, absent or empty. None: a new one below the target directory.
-    pub dir: Option<PathBuf>,
-    /// The installation's name.
-    pub cluster: String,
-    /// Names of dialects; a later one overrides an earlier one.
-    pub dialects: Vec<String>,
-    /// Settings of every server, over the dialects.
-    pub settings: Vec<(String, String)>,
-    /// End the servers when the process that called `up` ends.
-    pub bound: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            servers: 3,
-            sites: 2,
-            dir: None,
-            cluster: "ums.lab.example".to_owned(),
-            dialects: Vec::new(),
-            settings: Vec::new(),
-            bound: true,
-        }
-    }
-}
-
-/// How a server is put out of sync.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Break {
-    /// Its automatic synchronization fails at every start: only a restored backup helps.
-    Lasting,
-    /// The next restart synchronizes it: the documented first remedy.
-    FixableByRestart,
 }
 
 /// A lab that is up.
@@ -406,63 +361,6 @@ impl Lab {
         ports::release(self.servers().iter().map(|server| server.https_port));
         fs::remove_dir_all(self.dir.path()).doing(format!("remove {}", self.dir.path().display()))
     }
-
-    fn end_processes(&self) {
-        for pid in self.processes() {
-            process::end(&self.dir, pid, Ending::Ask);
-        }
-        if !process::wait_until(END, || self.processes().is_empty()) {
-            for pid in self.processes() {
-                process::end(&self.dir, pid, Ending::Force);
-            }
-            process::wait_until(END, || self.processes().is_empty());
-        }
-    }
-
-    /// Starts or stops servers, all at the same time, by a process each: what it starts is then no child of ours.
-    fn control<'a>(&self, how: &str, names: impl Iterator<Item = &'a str>) -> Result<(), LabError> {
-        let program = self.dir.bin().join(service::PROGRAM);
-        std::thread::scope(|scope| {
-            let calls: Vec<_> = names
-                .map(|name| {
-                    let arguments: [OsString; 3] =
-                        [how.into(), "--server".into(), self.dir.server(name).path().into()];
-                    let program = &program;
-                    scope.spawn(move || run(program, &arguments).map(drop))
-                })
-                .collect();
-            calls.into_iter().try_for_each(|call| match call.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })
-    }
-
-    /// Waits until the health of these servers is `ok`, except where their settings say that it never will be.
-    fn wait_healthy(&self, servers: &[Server]) -> Result<(), LabError> {
-        for server in servers {
-            let directory = self.dir.server(&server.name);
-            let settings = Settings::read(&directory)?;
-            let extra = match settings.start {
-                Start::Never | Start::Refuses | Start::DiesAfterMs(_) => continue,
-                Start::AfterMs(ms) => ms,
-                Start::Normal | Start::OldId => 0,
-            };
-            if settings.health != settings::Health::Ok {
-                continue;
-            }
-            let waited = HEALTHY
-                + Duration::from_millis(extra + settings.init_ms + settings.period_ms.saturating_mul(2));
-            if !process::wait_until(waited, || is_ok(server.https_port)) {
-                return Err(LabError::NotHealthy {
-                    name: server.name.clone(),
-                    waited,
-                    logs: directory.logs(),
-                });
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Lab {
@@ -472,20 +370,4 @@ impl Drop for Lab {
             let _ = self.take_down();
         }
     }
-}
-
-fn is_ok(port: u16) -> bool {
-    web::get(port, "/ums/check-status", None, None)
-        .is_ok_and(|(status, body)| status == 200 && body == r#"{"status":"ok"}"#)
-}
-
-fn run(program: &Path, arguments: &[OsString]) -> Result<String, LabError> {
-    let output = process::run(program, arguments).doing(format!("run {}", program.display()))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(LabError::Program {
-        program: program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
 }

@@ -12,19 +12,29 @@ use super::{Failure, fail};
 use crate::database::Database;
 use crate::layout::ServerDir;
 use crate::service;
-use crate::settings::{self, Gives, Outfile, OutfileExists, PasswordNewline, RestoreGives, Settings};
+use crate::settings::{
+    self, Gives, MainSeen, Outfile, OutfileExists, PasswordNewline, RestoreGives, Settings,
+};
 use crate::ums_id::{Certificate, UmsId};
 
 pub(super) fn list(server: &ServerDir, settings: &Settings, style: &Style) -> Result<String, Failure> {
     let database = Database::read(&server.lab())?;
     let local = shown(server, settings)?.certificate();
+    let (main, main_server) = match settings.main_seen {
+        MainSeen::Database => (database.main_certificate()?, Some(database.main.clone())),
+        MainSeen::Itself => (local.clone(), Some(server.name())),
+        // Some certificate that is no UMS ID, the same for all who ask.
+        MainSeen::Stranger => {
+            (Certificate::from_pem(&database.servers[&database.main].web_certificate)?, None)
+        }
+    };
     let mut servers = Vec::new();
-    for (name, member) in &database.servers {
+    for (name, member) in database.servers {
         let ums_id =
-            if *name == server.name() { local.clone() } else { Certificate::from_pem(&member.ums_id)? };
-        servers.push(OfServer { host: member.host.clone(), is_main: *name == database.main, ums_id });
+            if name == server.name() { local.clone() } else { Certificate::from_pem(&member.ums_id)? };
+        servers.push(OfServer { host: member.host, is_main: main_server.as_ref() == Some(&name), ums_id });
     }
-    let ids = UmsIds { main: database.main_certificate()?, local, servers };
+    let ids = UmsIds { main, local, servers };
     Ok(ids.print(settings, style))
 }
 

@@ -119,6 +119,25 @@ fn the_list_has_many_shapes() {
 }
 
 #[test]
+fn servers_may_disagree_on_who_is_main() {
+    let lab = lab(3, &[]);
+    lab.break_server("ums2").unwrap();
+    let truth = lab.truth().unwrap();
+    let local = truth.server("ums2").unwrap().fingerprint.to_uppercase();
+    let main = || {
+        let list = cli(&lab, "ums2", &["--machine-readable", "licensing", "list"]).ok();
+        list.lines().find_map(|line| line.strip_prefix("Main UMS ID;")).unwrap()[..64].to_owned()
+    };
+    assert_eq!(main(), truth.main_fingerprint.to_uppercase());
+    lab.set("ums2", "main_seen", "itself").unwrap();
+    assert_eq!(main(), local);
+    lab.set("ums2", "main_seen", "stranger").unwrap();
+    assert!(main() != local && main() != truth.main_fingerprint.to_uppercase());
+    lab.set("ums2", "list", "server-rows").unwrap();
+    assert!(!cli(&lab, "ums2", &["licensing", "list"]).ok().contains("Main UMS ID"));
+}
+
+#[test]
 fn the_list_may_show_what_runs_instead_of_what_is_on_disk() {
     let lab = lab(2, &[("list_from", "running")]);
     let scratch = Scratch::new();
