@@ -7,7 +7,7 @@ mod content;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -28,6 +28,8 @@ use content::{BACKUP, MANIFEST, Packed, Pieces, SignedManifest};
 const PASSWORD_LIMIT: u64 = 1024;
 /// Longest `manifest.json`, in bytes.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
+/// Bytes; a recipient takes about 150 of age's header.
+const HEADER_ROOM: usize = 64 * 1024;
 
 /// Whom a sealed backup is for: an age X25519 recipient, `age1…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -229,6 +231,8 @@ pub fn seal(
     let mut file = File::open(backup).map_err(failed("cannot read", backup))?;
     let backup_size = file.metadata().map_err(failed("cannot read", backup))?.len();
     let cannot_write = || failed("cannot write", Path::new(SEALED));
+    // age forgets what kind of error met its header; from a buffer the header is written along with the rest.
+    let out = BufWriter::with_capacity(HEADER_ROOM, out);
     let sealed = encryptor.wrap_output(out).map_err(cannot_write())?;
     let mut packed = Packed::new(sealed, provenance.taken);
     let digest = packed.add_file(BACKUP, &mut file, backup_size).map_err(|error| match error {
