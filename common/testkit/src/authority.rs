@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -156,14 +156,7 @@ impl Ca {
             None => KeyPair::generate().expect("random bytes"),
         };
         let serial = new_serial();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = common_name("umsid test");
-        params.serial_number = Some(serial.clone());
-        (params.not_before, params.not_after) = (wanted.not_before.into(), wanted.not_after.into());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages.clone_from(&wanted.purposes);
-        let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("a URI is ASCII"));
-        params.subject_alt_names = wanted.uris.iter().map(uri).collect();
+        let params = parameters(wanted, serial.clone());
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Issued {
             certificate_pem: certificate.pem(),
@@ -171,6 +164,14 @@ impl Ca {
             key_pem: key.serialize_pem(),
             serial,
         }
+    }
+
+    /// A certificate (PEM) for the key in a signing request (PKCS#10 DER), naming what is wanted, whatever the request
+    /// asks for.
+    pub fn issue_for_request(&self, csr: &[u8], wanted: &Wanted) -> String {
+        let mut request = CertificateSigningRequestParams::from_der(&csr.into()).expect("a signing request");
+        request.params = parameters(wanted, new_serial());
+        request.signed_by(&self.issuer).expect("a certificate").pem()
     }
 
     /// From the next revocation list on, this certificate is revoked.
@@ -227,6 +228,18 @@ impl Ca {
         put(&dir.join("anchors.pem"), &self.anchors_pem());
         put(&dir.join("crls.pem"), &self.crls_pem());
     }
+}
+
+fn parameters(wanted: &Wanted, serial: SerialNumber) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name("umsid test");
+    params.serial_number = Some(serial);
+    (params.not_before, params.not_after) = (wanted.not_before.into(), wanted.not_after.into());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages.clone_from(&wanted.purposes);
+    let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("a URI is ASCII"));
+    params.subject_alt_names = wanted.uris.iter().map(uri).collect();
+    params
 }
 
 fn common_name(name: &str) -> DistinguishedName {
