@@ -343,3 +343,181 @@ fn sync_directory(dir: &Path) -> Result<(), DurableError> {
 fn sync_directory(_dir: &Path) -> Result<(), DurableError> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umsid_testkit::scratch;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn missing_is_an_answer_and_unreadable_is_an_error() {
+        let dir = scratch();
+        let path = dir.path().join("file");
+        assert_eq!(read_optional(&path).unwrap(), None);
+        replace(&path, b"", Access::Private).unwrap();
+        assert_eq!(read_optional(&path).unwrap(), Some(vec![]));
+        assert!(matches!(read_optional(dir.path()), Err(DurableError::Io { doing: "cannot read", .. })));
+        assert!(remove(&path).unwrap());
+        assert!(!remove(&path).unwrap());
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let dir = scratch();
+        let path = dir.path().join("file");
+        replace(&path, b"one", Access::Private).unwrap();
+        let old = File::open(&path).unwrap();
+        replace(&path, b"two", Access::Private).unwrap();
+        assert_eq!(io::read_to_string(old).unwrap(), "one", "who had it open keeps reading the old one");
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["file"]);
+        assert!(replace(&dir.path().join("no/such/dir"), b"x", Access::Private).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn access_is_what_was_asked_for_whatever_was_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = scratch();
+        let path = dir.path().join("file");
+        for (access, mode) in [(Access::Private, 0o600), (Access::Public, 0o644), (Access::Private, 0o600)] {
+            replace(&path, b"x", access).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+        let incoming = Incoming::create(dir.path(), 1).unwrap();
+        assert_eq!(fs::metadata(incoming.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_comes_in_is_seen_only_when_it_is_what_was_announced() {
+        let dir = scratch();
+        let path = dir.path().join("file");
+        let digest = Digest::of(b"content");
+        let attempt = |pieces: &[&str], digest: &Digest, size| {
+            let mut incoming = Incoming::create(dir.path(), 10).unwrap();
+            for piece in pieces {
+                incoming.write(piece.as_bytes())?;
+            }
+            assert!(!path.exists());
+            incoming.commit(&path, digest, size)
+        };
+        let too_large = attempt(&["content", "more"], &digest, 11);
+        assert!(matches!(too_large, Err(DurableError::TooLarge { limit: 10, .. })));
+        for (pieces, size) in
+            [(&["conten"][..], 7), (&["contenT"], 7), (&["content"], 6), (&[], 7), (&["content", "x"], 7)]
+        {
+            let differs = attempt(pieces, &digest, size);
+            assert!(matches!(differs, Err(DurableError::Differs { .. })), "{pieces:?} {size}: {differs:?}");
+            assert_eq!(names(dir.path()), [""; 0], "something was left behind");
+        }
+        attempt(&["con", "", "tent"], &digest, 7).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"content");
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_file_another_program_wrote_is_hashed_when_committed() {
+        let dir = scratch();
+        let put = |incoming: &Incoming, text: &str| {
+            // As programs do: a new file in place of the old one.
+            fs::remove_file(incoming.path()).unwrap();
+            File::create_new(incoming.path()).unwrap().write_all(text.as_bytes()).unwrap();
+        };
+        let incoming = Incoming::create(dir.path(), 10).unwrap();
+        put(&incoming, "content");
+        let (path, digest, size) = incoming.commit_as_is(".age").unwrap();
+        assert_eq!((digest, size), (Digest::of(b"content"), 7));
+        assert_eq!(path, dir.path().join(format!("{digest}.age")));
+        assert_eq!(fs::read(&path).unwrap(), b"content");
+
+        let incoming = Incoming::create(dir.path(), 10).unwrap();
+        put(&incoming, "far too long");
+        assert!(matches!(incoming.commit_as_is(".age"), Err(DurableError::TooLarge { .. })));
+        assert_eq!(names(dir.path()).len(), 1);
+    }
+
+    #[test]
+    fn left_overs_are_swept_and_nothing_else() {
+        let dir = scratch();
+        replace(&dir.path().join("whole"), b"x", Access::Private).unwrap();
+        let mut torn = Incoming::create(dir.path(), 10).unwrap();
+        torn.write(b"half").unwrap();
+        // As if the process had died here.
+        torn.file.disable_cleanup(true);
+        drop(torn);
+        fs::create_dir(dir.path().join("dir.incoming")).unwrap();
+        assert_eq!(names(dir.path()).len(), 3);
+        assert_eq!(sweep(dir.path()).unwrap(), 1);
+        assert_eq!(names(dir.path()), ["dir.incoming", "whole"]);
+        assert_eq!(sweep(dir.path()).unwrap(), 0);
+        assert_eq!(sweep(&dir.path().join("none")).unwrap(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_where_the_file_shall_be_is_replaced_not_followed() {
+        let dir = scratch();
+        let (secret, path) = (dir.path().join("secret"), dir.path().join("file"));
+        replace(&secret, b"secret", Access::Private).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        replace(&path, b"new", Access::Private).unwrap();
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_is_private_or_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = scratch();
+        let made = dir.path().join("a/b");
+        private_dir(&made).unwrap();
+        private_dir(&made).unwrap();
+        for made in [&made, &dir.path().join("a")] {
+            assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+
+        let refused = |path: &Path, why: &str| {
+            let error = private_dir(path).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        };
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&made, &link).unwrap();
+        refused(&link, "symbolic link");
+        refused(&dir.path().join("link/"), "symbolic link");
+        replace(&dir.path().join("file"), b"", Access::Private).unwrap();
+        refused(&dir.path().join("file"), "not a directory");
+        for mode in [0o750, 0o701, 0o770] {
+            fs::set_permissions(&made, fs::Permissions::from_mode(mode)).unwrap();
+            refused(&made, &format!("its mode is {mode:04o}"));
+            assert_eq!(
+                fs::metadata(&made).unwrap().permissions().mode() & 0o777,
+                mode,
+                "judged, not changed"
+            );
+        }
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&made, Some(4242), None).unwrap();
+            fs::set_permissions(&made, fs::Permissions::from_mode(0o700)).unwrap();
+            refused(&made, "belongs to user 4242");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let full = File::options().write(true).open("/dev/full").unwrap().write_all(b"x").unwrap_err();
+        assert!(failed("cannot write", Path::new("/dev/full"))(full).is_disk_full());
+        let missing = replace(Path::new("/no/such/dir"), b"x", Access::Private).unwrap_err();
+        assert!(!missing.is_disk_full());
+    }
+}

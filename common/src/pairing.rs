@@ -269,3 +269,136 @@ mod secret_as_text {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn terms<'a>(
+        certificate: &[u8],
+        anchors_pem: &'a str,
+        names: &'a (TrustDomain, ClusterName, ServerName),
+    ) -> Terms<'a> {
+        let certificate = Digest::of(certificate);
+        Terms { certificate, anchors_pem, trust_domain: &names.0, cluster: &names.1, server: &names.2 }
+    }
+
+    fn names(trust_domain: &str, cluster: &str, server: &str) -> (TrustDomain, ClusterName, ServerName) {
+        (trust_domain.parse().unwrap(), cluster.parse().unwrap(), server.parse().unwrap())
+    }
+
+    #[test]
+    fn a_code_comes_back_as_it_went_however_it_is_typed() {
+        let certificate = Digest::of(b"certificate");
+        let code = PairingCode::generate(&certificate);
+        let text = code.to_text();
+        assert_eq!((text.len(), text.matches('-').count()), (55, 7));
+        for typed in [
+            text.to_string(),
+            text.to_lowercase(),
+            text.replace('-', ""),
+            text.replace('-', " "),
+            text.replace('-', "–"),
+            text.replace('0', "O").replace('1', "l"),
+            format!("  {} \n", *text),
+        ] {
+            let read = typed.parse::<PairingCode>().ok().unwrap_or_else(|| panic!("{typed}"));
+            assert_eq!(read.certificate, certificate.as_bytes()[..16]);
+            assert_eq!(*read.secret.0, *code.secret.0);
+        }
+        assert_ne!(*PairingCode::generate(&certificate).to_text(), *text, "the secret is a new one");
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_told_and_the_code_not_repeated() {
+        let text = PairingCode::generate(&Digest::of(b"certificate")).to_text();
+        let refusal =
+            |typed: &str| typed.parse::<PairingCode>().err().unwrap_or_else(|| panic!("{typed}")).to_string();
+        for at in (0..text.len()).filter(|at| text.as_bytes()[*at] != b'-') {
+            let mut typed = text.to_string();
+            let other = if text.as_bytes()[at] == b'7' { "8" } else { "7" };
+            typed.replace_range(at..=at, other);
+            let refusal = refusal(&typed);
+            assert!(refusal.contains("checksum does not fit"), "{refusal}");
+            assert!(!refusal.contains(&text[..6]));
+        }
+        assert!(
+            refusal(&text[1..]).contains("too many or too few") || refusal(&text[1..]).contains("are needed")
+        );
+        assert!(refusal("").contains("where 48 are needed"));
+        assert!(refusal("abc!").contains("`!`"));
+        assert!(refusal("U").contains("`U`"));
+    }
+
+    #[test]
+    fn a_proof_is_good_only_with_the_same_secret_and_the_same_terms() {
+        let secret = Secret::generate();
+        let names_of = names("t", "cluster", "server");
+        let proof = secret.prove_terms(&terms(b"cert", "anchors", &names_of));
+        assert!(secret.check_terms(&terms(b"cert", "anchors", &names_of), &proof));
+
+        let check = |certificate: &[u8], anchors, names: &_, proof: &[u8]| {
+            secret.check_terms(&terms(certificate, anchors, names), proof)
+        };
+        assert!(
+            !Secret::generate().check_terms(&terms(b"cert", "anchors", &names_of), &proof),
+            "another secret"
+        );
+        assert!(!check(b"mitm", "anchors", &names_of, &proof), "another certificate on the line");
+        assert!(!check(b"cert", "others", &names_of, &proof));
+        for other in [
+            names("u", "cluster", "server"),
+            names("t", "clusters", "erver"),
+            names("t", "cluster", "server2"),
+        ] {
+            assert!(!check(b"cert", "anchors", &other, &proof), "{other:?}");
+        }
+        assert!(!check(b"cert", "anchors", &names_of, &proof[..31]));
+        assert!(!check(b"cert", "anchors", &names_of, &[]));
+    }
+
+    #[test]
+    fn proofs_of_one_kind_are_none_of_another() {
+        let (secret, certificate) = (Secret::generate(), Digest::of(b"cert"));
+        let request = secret.prove_request(&certificate, b"csr", "age1");
+        assert!(secret.check_request(&certificate, b"csr", "age1", &request));
+        assert!(!secret.check_request(&Digest::of(b"mitm"), b"csr", "age1", &request));
+        assert!(!secret.check_request(&certificate, b"csR", "age1", &request));
+        assert!(!secret.check_request(&certificate, b"csr", "age2", &request));
+        let issued = secret.prove_issued("certificate", "crls");
+        assert!(secret.check_issued("certificate", "crls", &issued));
+        assert!(!secret.check_issued("certificatecrls", "", &issued));
+        assert!(!secret.check_issued("certificate", "crls", &request));
+    }
+
+    #[test]
+    fn a_join_file_comes_back_as_it_went_and_a_spoilt_one_is_refused() {
+        let (trust_domain, cluster, server) = names("t", "c", "s");
+        let file = JoinFile::new(trust_domain, cluster, server, Timestamp::UNIX_EPOCH);
+        let text = toml::to_string(&file).unwrap();
+        let read: JoinFile = toml::from_str(&text).unwrap();
+        assert_eq!(read.secret().unwrap().digest(), file.secret().unwrap().digest());
+        assert_eq!((read.server.as_str(), read.expires), ("s", Timestamp::UNIX_EPOCH));
+        let spoilt: String = text.chars().filter(|c| *c != '"').collect();
+        for bad in
+            [text.replace("secret = \"", "secret = \"0"), text.clone() + "more = 1\n", spoilt, String::new()]
+        {
+            assert!(toml::from_str::<JoinFile>(&bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,70}|[0-9A-Z-]{50,60}") {
+            let _ = text.parse::<PairingCode>();
+        }
+
+        #[test]
+        fn every_code_comes_back(certificate: [u8; 32]) {
+            let code = PairingCode::generate(&Digest::from(certificate));
+            let read = code.to_text().parse::<PairingCode>().unwrap();
+            prop_assert_eq!((read.certificate, read.secret.digest()), (code.certificate, code.secret.digest()));
+        }
+    }
+}
