@@ -8,6 +8,14 @@ use secrecy::SecretString;
 use umsid_proto::failure::Failure;
 use umsid_proto::model::{Effect, Health, Service, ServiceProcess, UmsIds};
 
+pub mod admin_cli;
+pub mod health;
+pub mod identity;
+pub mod installation;
+pub mod workspace;
+
+pub mod local;
+
 /// A failure, and what may have changed on this host all the same.
 #[derive(Debug)]
 pub struct Failed {

@@ -1,0 +1,177 @@
+//! What the agent finds on this host, how, and what it does not find. Changes nothing.
+
+use std::io::{self, Write};
+
+use umsid_proto::model::{Evidence, Label, RawOutput};
+
+use crate::config::Config;
+use crate::ums::identity;
+use crate::ums::local::LocalUms;
+use crate::ums::{Findings, Ums as _};
+
+/// Shows everything; `true` if nothing was missing that the agent needs for its work.
+///
+/// # Errors
+/// Only where nothing can be written to `out`.
+pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<bool> {
+    let ums = match LocalUms::without_sweeping(config) {
+        Ok(ums) => ums,
+        Err(error) => {
+            writeln!(out, "{}", chain(&error))?;
+            return Ok(false);
+        }
+    };
+    let installation = ums.installation();
+    let directory = match &installation.install_dir.value {
+        Some(dir) => format!("{} ({})", dir.display(), installation.install_dir.how),
+        None => format!("not found ({})", installation.install_dir.how),
+    };
+    let findings = ums.look(false).await;
+    let mut lines = Lines { out };
+    lines.title("installation")?;
+    lines.say("umsadmin-cli", &installation.umsadmin_cli.to_string())?;
+    lines.say("install directory", &directory)?;
+    lines.say("version in files", &installation.version.to_string())?;
+    lines.say("version", findings.ums_version.as_deref().unwrap_or("not found"))?;
+    lines.say("Distributed UMS", &installation.distributed.to_string())?;
+    lines.say("update mode", yes_no(findings.update_mode))?;
+
+    lines.title("service")?;
+    lines.say("control", &findings.service.control)?;
+    lines.say("status", &format!("{:?}", findings.service.status).to_lowercase())?;
+    let process =
+        findings.service.process.map(|process| format!("{}, since {}", process.pid, process.started));
+    lines.say("process", process.as_deref().unwrap_or("not found"))?;
+    lines.say("detail", &findings.service.detail)?;
+
+    lines.title("health")?;
+    lines.say("asked", &ums.probe().address().to_string())?;
+    lines.say(
+        "status",
+        &format!("{:?} ({})", findings.health.status, findings.health.source).to_lowercase(),
+    )?;
+    lines.say("calls itself", &findings.health.ums_host)?;
+    lines.say("detail", &findings.health.detail)?;
+
+    show_ids(&mut lines, &findings)?;
+
+    lines.title("licence")?;
+    lines.block(&findings.license)?;
+
+    let left_overs = ums.workspace().left_overs();
+    lines.title("left-overs")?;
+    for path in &left_overs {
+        lines.say("short-lived file", &path.display().to_string())?;
+    }
+    if left_overs.is_empty() {
+        lines.say("short-lived files", "none")?;
+    }
+    lines.title("problems")?;
+    for problem in &findings.problems {
+        lines.block(problem)?;
+    }
+    let missing = missing(&findings, installation.umsadmin_cli.value.is_some());
+    for what in &missing {
+        lines.say("needed", what)?;
+    }
+    if missing.is_empty() && findings.problems.is_empty() {
+        lines.say("problems", "none")?;
+    }
+    Ok(missing.is_empty())
+}
+
+fn show_ids<W: Write>(lines: &mut Lines<'_, W>, findings: &Findings) -> io::Result<()> {
+    let ids = &findings.ums_ids;
+    let known = |print: Option<umsid_common::digest::Fingerprint>| {
+        print.map_or("unknown".to_owned(), |print| print.to_string())
+    };
+    lines.title("UMS ID")?;
+    lines.say("Local", &known(ids.local))?;
+    lines.say("Main", &known(ids.main))?;
+    lines.say("because", &ids.reason)?;
+    for evidence in &ids.evidence {
+        lines.say("evidence", &in_words(evidence))?;
+    }
+    for RawOutput { command, status, stdout, stderr, problem } in &ids.raw {
+        let status = status.map_or("no exit status".to_owned(), |status| format!("exit status {status}"));
+        lines.say("command", &format!("{command} ({status})"))?;
+        for text in [stdout, stderr, problem] {
+            lines.block(text)?;
+        }
+    }
+    Ok(())
+}
+
+fn in_words(evidence: &Evidence) -> String {
+    let label = match evidence.label {
+        Label::Main => "Main",
+        Label::Local => "Local",
+        Label::Unlabelled => "not labelled",
+    };
+    let subject =
+        if evidence.subject.is_empty() { String::new() } else { format!(", of {}", evidence.subject) };
+    format!("{label}{subject}: {} in `{}`", evidence.fingerprint.short(), evidence.line)
+}
+
+/// What the agent cannot do its work without.
+fn missing(findings: &Findings, has_program: bool) -> Vec<&'static str> {
+    use umsid_proto::model::{HealthStatus, ServiceStatus};
+    let mut missing = Vec::new();
+    let mut needs = |there: bool, what| {
+        if !there {
+            missing.push(what);
+        }
+    };
+    needs(has_program, "umsadmin-cli: set ums.umsadmin_cli");
+    needs(
+        identity::is_labelled(&findings.ums_ids.evidence),
+        "which UMS ID is Local and which is Main: until then `--main` and `--only` must say it",
+    );
+    needs(
+        findings.service.status != ServiceStatus::Unknown,
+        "what controls the UMS Server: set service.control",
+    );
+    let blind = findings.service.status == ServiceStatus::Running && findings.service.process.is_none();
+    needs(!blind, "which process the UMS Server is: set service.pid_file or service.process");
+    needs(
+        findings.health.status != HealthStatus::Unreachable,
+        "an answer about health: set ums.health_url, or start the UMS Server",
+    );
+    missing
+}
+
+fn yes_no(known: Option<bool>) -> &'static str {
+    match known {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "not readable",
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+struct Lines<'a, W: Write> {
+    out: &'a mut W,
+}
+
+impl<W: Write> Lines<'_, W> {
+    fn title(&mut self, title: &str) -> io::Result<()> {
+        writeln!(self.out, "{title}")
+    }
+
+    fn say(&mut self, what: &str, value: &str) -> io::Result<()> {
+        if value.is_empty() { Ok(()) } else { writeln!(self.out, "  {what:<18} {value}") }
+    }
+
+    fn block(&mut self, text: &str) -> io::Result<()> {
+        text.lines().try_for_each(|line| writeln!(self.out, "    {line}"))
+    }
+}
