@@ -1,0 +1,443 @@
+//! Getting this server its certificate. The private key is made here and never leaves.
+//!
+//! The agent listens once, with a certificate nobody vouches for, and both sides prove that they know a secret: from
+//! the pairing code a person carried over, or from a join file. Until the certificate is complete and checked nothing
+//! changes: whatever breaks off, it can simply be begun again.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use umsid_common::digest::Digest;
+use umsid_common::durable::{self, Access, DurableError};
+use umsid_common::pairing::{InvalidCode, JoinFile, PairingCode, Secret, Terms};
+use umsid_common::seal::{Recipient, SealError, SealKey};
+use umsid_common::tls::{self, Credentials, Files, Limits, Listener, SelfSigned, TlsError};
+use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::{Invalid, named};
+use umsid_proto::wire;
+use umsid_proto::wire::enrollment_server::{Enrollment, EnrollmentServer};
+use zeroize::Zeroizing;
+
+use crate::certificates::Stage;
+use crate::config::Config;
+use crate::state::{Change, Enrolment, StateDir, StateError};
+
+/// How often somebody may be wrong about a pairing code.
+const TRIES: u32 = 5;
+
+/// How long a call may take, and how long the last answer may take to get out.
+const CALL: Duration = Duration::from_secs(30);
+
+/// Enrolment did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The state directory cannot be used.
+    #[error("cannot enrol with this state directory")]
+    State(#[from] StateError),
+    /// There is a certificate already.
+    #[error(
+        "this server is enrolled already, as {0}; to enrol it again (its safety backups stay), type `umsid-agent enroll --again`"
+    )]
+    AlreadyEnrolled(String),
+    /// The join file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The join file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The join file is none.
+    #[error("{path} is no join file")]
+    NoJoinFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// The join file's secret is none.
+    #[error("{path} is no join file")]
+    NoSecret {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: InvalidCode,
+    },
+    /// Too late for this join file.
+    #[error("{path} expired at {expired}: have a new one made where the coordinator is")]
+    JoinFileExpired {
+        /// The join file.
+        path: PathBuf,
+        /// When.
+        expired: Timestamp,
+    },
+    /// The key that opens backups cannot be had.
+    #[error("cannot make the key that opens this server's backups")]
+    SealKey(#[from] SealError),
+    /// The private key cannot be used.
+    #[error("cannot make a private key")]
+    Key(#[from] TlsError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Asked for.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Serving ended by itself.
+    #[error("cannot serve")]
+    Serve(#[from] tonic::transport::Error),
+    /// Nobody came in time.
+    #[error("nobody enrolled this server within {} minutes: begin again", .0.as_secs() / 60)]
+    TimeOut(Duration),
+    /// Somebody tried codes.
+    #[error("{TRIES} wrong proofs: this code is void, begin again (and find out who tried)")]
+    TooManyTries,
+    /// Told to stop.
+    #[error("stopped before this server was enrolled")]
+    Stopped,
+}
+
+impl From<DurableError> for EnrolError {
+    fn from(error: DurableError) -> Self {
+        Self::State(error.into())
+    }
+}
+
+/// What is asked for at the command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; `None`: where the agent will.
+    pub listen: Option<SocketAddr>,
+    /// A join file instead of a pairing code.
+    pub join: Option<PathBuf>,
+    /// Replace an enrolment there is.
+    pub again: bool,
+    /// How long a pairing code is good for.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { listen: None, join: None, again: false, patience: Duration::from_secs(15 * 60) }
+    }
+}
+
+/// An agent that waits for its enrolment.
+pub struct Enrolling {
+    candidate: Arc<Candidate>,
+    listener: Listener,
+    address: SocketAddr,
+    code: Option<Zeroizing<String>>,
+    patience: Duration,
+}
+
+impl Enrolling {
+    /// Makes the keys and listens.
+    ///
+    /// # Errors
+    /// [`EnrolError`] says what is in the way.
+    pub async fn begin(config: &Config, options: &Options) -> Result<Self, EnrolError> {
+        let state = StateDir::open(&config.state_dir)?;
+        match state.enrolment() {
+            Ok(me) if !options.again => return Err(EnrolError::AlreadyEnrolled(me.identity().to_string())),
+            Ok(_) | Err(StateError::NotEnrolled { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let join = options.join.as_deref().map(read_join_file).transpose()?;
+        let own = SelfSigned::generate();
+        let certificate = own.digest();
+        let (secret, code, key, patience) = match &join {
+            Some((join, secret)) => {
+                let left = Timestamp::now().duration_until(join.expires).unsigned_abs();
+                (secret.clone(), None, pending_key(&state)?, left)
+            }
+            None => {
+                let code = PairingCode::generate(&certificate);
+                let text = code.to_text();
+                (code.secret, Some(text), tls::generate_key(), options.patience)
+            }
+        };
+        let recipient = SealKey::load_or_generate(&state.seal_key())?.recipient();
+        let address = options.listen.unwrap_or(config.listen);
+        let listen = |source| EnrolError::Listen { address, source };
+        let listener = Listener::bind_enrolment(address, &own, Limits::default()).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let tries = if join.is_some() { u32::MAX } else { TRIES };
+        let candidate = Arc::new(Candidate {
+            state,
+            certificate,
+            secret,
+            key,
+            recipient,
+            bound_to: join.map(|(join, _)| Enrolment {
+                trust_domain: join.trust_domain,
+                cluster: join.cluster,
+                server: join.server,
+            }),
+            begun: Mutex::default(),
+            progress: watch::Sender::new(Progress::Waiting { tries }),
+        });
+        Ok(Self { candidate, listener, address, code, patience })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The pairing code, unless there is a join file.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_ref().map(|code| code.as_str())
+    }
+
+    /// How long it waits.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Waits until the enrolment is complete: who this server is from now on.
+    ///
+    /// # Errors
+    /// [`EnrolError`], and then nothing has changed.
+    pub async fn complete(self, stop: impl Future<Output = ()>) -> Result<Enrolment, EnrolError> {
+        let Self { candidate, listener, patience, .. } = self;
+        let progress = candidate.progress.subscribe();
+        let largest = umsid_proto::LARGEST_MESSAGE;
+        let service = EnrollmentServer::from_arc(candidate)
+            .max_decoding_message_size(largest)
+            .max_encoding_message_size(largest);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let server = Server::builder()
+            .timeout(CALL)
+            .concurrency_limit_per_connection(4)
+            .max_concurrent_streams(4)
+            .http2_keepalive_interval(Some(CALL))
+            .serve_with_incoming_shutdown(service, listener.incoming(), async { drop(ended.await) });
+        let mut server = std::pin::pin!(server);
+        let outcome = tokio::select! {
+            served = &mut server => return served.map_err(Into::into).and(Err(EnrolError::Stopped)),
+            outcome = decided(progress) => outcome,
+            () = tokio::time::sleep(patience) => Err(EnrolError::TimeOut(patience)),
+            () = stop => Err(EnrolError::Stopped),
+        };
+        // The last answer still has to get out. Nobody hears that it is over if the server has ended.
+        let _ = end.send(());
+        let _ = tokio::time::timeout(CALL, server).await;
+        outcome
+    }
+}
+
+async fn decided(mut progress: watch::Receiver<Progress>) -> Result<Enrolment, EnrolError> {
+    loop {
+        match &*progress.borrow_and_update() {
+            Progress::Enrolled(me) => return Ok(me.clone()),
+            Progress::Waiting { tries: 0 } => return Err(EnrolError::TooManyTries),
+            Progress::Waiting { .. } => {}
+        }
+        if progress.changed().await.is_err() {
+            return Err(EnrolError::Stopped);
+        }
+    }
+}
+
+fn read_join_file(path: &Path) -> Result<(JoinFile, Secret), EnrolError> {
+    let path = path.to_owned();
+    let text = std::fs::read_to_string(&path).map(Zeroizing::new);
+    let text = text.map_err(|source| EnrolError::Read { path: path.clone(), source })?;
+    let join: JoinFile =
+        toml::from_str(&text).map_err(|source| EnrolError::NoJoinFile { path: path.clone(), source })?;
+    if join.expires <= Timestamp::now() {
+        return Err(EnrolError::JoinFileExpired { path, expired: join.expires });
+    }
+    let secret = join.secret().map_err(|source| EnrolError::NoSecret { path, source })?;
+    Ok((join, secret))
+}
+
+/// The same key at every try: the coordinator issues as many certificates as it is asked for with one key.
+fn pending_key(state: &StateDir) -> Result<SecretString, EnrolError> {
+    let path = state.pending_key();
+    if let Some(bytes) = durable::read_optional(&path)?.map(Zeroizing::new)
+        && let Ok(text) = std::str::from_utf8(&bytes)
+    {
+        return Ok(text.into());
+    }
+    let key = tls::generate_key();
+    durable::replace(&path, key.expose_secret().as_bytes(), Access::Private)?;
+    Ok(key)
+}
+
+enum Progress {
+    Waiting { tries: u32 },
+    Enrolled(Enrolment),
+}
+
+/// A server that is not enrolled yet.
+struct Candidate {
+    state: StateDir,
+    /// Of the certificate it presents meanwhile.
+    certificate: Digest,
+    secret: Secret,
+    key: SecretString,
+    recipient: Recipient,
+    /// By a join file.
+    bound_to: Option<Enrolment>,
+    begun: Mutex<Option<Begun>>,
+    progress: watch::Sender<Progress>,
+}
+
+/// What the coordinator proved to mean.
+#[derive(Clone)]
+struct Begun {
+    me: Enrolment,
+    anchors: String,
+}
+
+fn refused(what: impl Into<String>) -> Failure {
+    Failure::new(Code::EnrolmentRefused, what)
+}
+
+impl Candidate {
+    fn begin(&self, wire: &wire::BeginEnrollmentRequest) -> Result<wire::BeginEnrollmentResponse, Failure> {
+        self.still_waiting()?;
+        let invalid = |error: Invalid| Failure::of(Code::InvalidRequest, &error);
+        let me = Enrolment {
+            trust_domain: named("trust_domain", &wire.trust_domain).map_err(invalid)?,
+            cluster: named("cluster", &wire.cluster).map_err(invalid)?,
+            server: named("server", &wire.server).map_err(invalid)?,
+        };
+        let terms = Terms {
+            certificate: self.certificate,
+            anchors_pem: &wire.anchors_pem,
+            trust_domain: &me.trust_domain,
+            cluster: &me.cluster,
+            server: &me.server,
+        };
+        if !self.secret.check_terms(&terms, &wire.proof) {
+            return Err(self.wrong());
+        }
+        if let Some(bound_to) = &self.bound_to
+            && *bound_to != me
+        {
+            let what =
+                format!("the join file here is for {}, not for {}", bound_to.identity(), me.identity());
+            return Err(refused(what).remedy("use the join file that was made for this server"));
+        }
+        let csr =
+            tls::request(&self.key, &me.identity()).map_err(|error| Failure::of(Code::Internal, &error))?;
+        let recipient = self.recipient.to_string();
+        let proof = self.secret.prove_request(&self.certificate, &csr, &recipient).to_vec();
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Begun { me, anchors: wire.anchors_pem.clone() });
+        let agent_version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(wire::BeginEnrollmentResponse { csr, recipient, agent_version, proof })
+    }
+
+    fn complete(&self, wire: wire::CompleteEnrollmentRequest) -> Result<(), Failure> {
+        self.still_waiting()?;
+        let wire::CompleteEnrollmentRequest { certificate_pem, crls_pem, crl_number, proof } = wire;
+        if !self.secret.check_issued(&certificate_pem, &crls_pem, &proof) {
+            return Err(self.wrong());
+        }
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(Begun { me, anchors }) = begun else {
+            return Err(refused("the enrolment was not begun").remedy("begin again"));
+        };
+        self.check(&me, &certificate_pem, &anchors, &crls_pem, crl_number)?;
+        let change = Change {
+            certificate: Some(certificate_pem),
+            key: Some(self.key.expose_secret().to_owned()),
+            anchors: Some(anchors),
+            crls: Some(crls_pem),
+            enrolment: Some(me.clone()),
+        };
+        let stored = self.state.change(&change);
+        stored.map_err(|error| Failure::of(Code::Internal, &error))?;
+        if let Err(error) = durable::remove(&self.state.pending_key()) {
+            tracing::warn!(%error, "cannot remove the pending key");
+        }
+        tracing::info!(identity = %me.identity(), "enrolled");
+        self.progress.send_replace(Progress::Enrolled(me));
+        Ok(())
+    }
+
+    /// As a peer will.
+    fn check(
+        &self,
+        me: &Enrolment,
+        certificate: &str,
+        anchors: &str,
+        crls: &str,
+        number: u64,
+    ) -> Result<(), Failure> {
+        let internal = |error: DurableError| Failure::of(Code::Internal, &error);
+        let stage = Stage::new(&self.state).map_err(internal)?;
+        let files = Files {
+            certificate: stage.put("certificate.pem", certificate).map_err(internal)?,
+            key: stage.put("key.pem", self.key.expose_secret()).map_err(internal)?,
+            anchors: stage.put("anchors.pem", anchors).map_err(internal)?,
+            crls: stage.put("crls.pem", crls).map_err(internal)?,
+        };
+        let new = Credentials::load(&files).map_err(|error| Failure::of(Code::Certificate, &error))?;
+        if *new.identity() != me.identity() {
+            let what = format!("the certificate is {}'s, not {}'s", new.identity(), me.identity());
+            return Err(Failure::new(Code::Certificate, what));
+        }
+        if new.crl_number() != number {
+            let what = format!("revocation list {} was sent as number {number}", new.crl_number());
+            return Err(Failure::new(Code::Certificate, what));
+        }
+        Ok(())
+    }
+
+    fn still_waiting(&self) -> Result<(), Failure> {
+        match &*self.progress.borrow() {
+            Progress::Waiting { tries: 0 } => Err(refused("this code is void after too many wrong proofs")),
+            Progress::Waiting { .. } => Ok(()),
+            Progress::Enrolled(me) => {
+                Err(refused(format!("this code is used up: this server is {}", me.identity())))
+            }
+        }
+    }
+
+    fn wrong(&self) -> Failure {
+        self.progress.send_modify(|progress| {
+            if let Progress::Waiting { tries } = progress {
+                *tries = tries.saturating_sub(1);
+                tracing::warn!(tries_left = *tries, "wrong proof");
+            }
+        });
+        refused("the proof is wrong")
+            .remedy("compare the code, character by character, with what the agent printed")
+    }
+}
+
+#[tonic::async_trait]
+impl Enrollment for Candidate {
+    async fn begin(
+        &self,
+        request: Request<wire::BeginEnrollmentRequest>,
+    ) -> Result<Response<wire::BeginEnrollmentResponse>, Status> {
+        Ok(Response::new(Self::begin(self, request.get_ref())?))
+    }
+
+    async fn complete(
+        &self,
+        request: Request<wire::CompleteEnrollmentRequest>,
+    ) -> Result<Response<wire::CompleteEnrollmentResponse>, Status> {
+        Self::complete(self, request.into_inner())?;
+        Ok(Response::new(wire::CompleteEnrollmentResponse {}))
+    }
+}

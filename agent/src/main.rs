@@ -1,0 +1,194 @@
+//! The program: what is asked for at the command line, and how it is told what came of it.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use umsid_agent::enroll::{Enrolling, Options};
+use umsid_agent::ums::local::LocalUms;
+use umsid_agent::{Agent, Config};
+use umsid_common::telemetry::{self, LogFormat};
+use umsid_common::tls::Tls;
+
+/// Beside one UMS Server: backs up, restores and restarts by the vendor's own tools, as `umsid` tells it.
+#[derive(Parser)]
+#[command(name = "umsid-agent", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration file; without it the standard one, which may be missing.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Get this server its certificate: prints a pairing code and waits for `umsid enroll`.
+    Enroll {
+        /// Listen here while waiting, instead of where the agent will.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<SocketAddr>,
+        /// A join file made by the coordinator, instead of a pairing code.
+        #[arg(long, value_name = "FILE")]
+        join: Option<PathBuf>,
+        /// Replace the enrolment there is. The safety backups stay.
+        #[arg(long)]
+        again: bool,
+    },
+    /// Serve, until told to stop.
+    Run,
+    /// Show everything the agent finds out about the UMS on this host, how, and what it could not find.
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    close_to_others();
+    match begin(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told if this cannot be written.
+            let _ = tell(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(error: &(dyn Error + 'static)) -> std::io::Result<()> {
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "umsid-agent: {error}")?;
+    let mut source = error.source();
+    while let Some(cause) = source {
+        writeln!(out, "  because: {cause}")?;
+        source = cause.source();
+    }
+    Ok(())
+}
+
+fn begin(cli: &Cli) -> anyhow::Result<()> {
+    let config = Config::load(cli.config.as_deref())?;
+    let format = if config.log.json { LogFormat::Json } else { LogFormat::Text };
+    telemetry::to_stderr(format, &config.log.filter);
+    // An agent waits most of its life: two threads are plenty, and a small stack of them little memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Run => run(&config).await,
+            Command::Doctor => doctor(&config).await,
+            Command::Enroll { listen, join, again } => {
+                let options =
+                    Options { listen: *listen, join: join.clone(), again: *again, ..Options::default() };
+                enroll(&config, &options).await
+            }
+        }
+    })
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    let stop = told_to_stop()?;
+    let agent = Agent::bind(config, Arc::new(LocalUms::new(config)?)).await?;
+    reload_when_told(agent.credentials())?;
+    Ok(agent.serve(stop).await?)
+}
+
+async fn enroll(config: &Config, options: &Options) -> anyhow::Result<()> {
+    let stop = told_to_stop()?;
+    let enrolling = Enrolling::begin(config, options).await?;
+    let address = enrolling.local_addr();
+    let minutes = enrolling.patience().as_secs().div_ceil(60);
+    let mut talk = std::io::stderr();
+    match enrolling.code() {
+        Some(code) => {
+            writeln!(talk, "Listening on {address} for {minutes} minutes. Type where the coordinator is:")?;
+            writeln!(talk, "  umsid enroll THIS-HOST:{} --cluster CLUSTER --code CODE", address.port())?;
+            writeln!(talk, "with this code:")?;
+            let mut out = std::io::stdout();
+            writeln!(out, "{code}")?;
+            out.flush()?;
+        }
+        None => writeln!(
+            talk,
+            "Listening on {address} for {minutes} minutes, for the holder of the join file's twin."
+        )?,
+    }
+    let me = enrolling.complete(stop).await?;
+    writeln!(talk, "Enrolled as {}.", me.identity())?;
+    writeln!(talk, "Start the agent now: `systemctl enable --now umsid-agent`, or `umsid-agent run`.")?;
+    Ok(())
+}
+
+async fn doctor(config: &Config) -> anyhow::Result<()> {
+    if umsid_agent::doctor::show(config, &mut std::io::stdout()).await? {
+        return Ok(());
+    }
+    anyhow::bail!("something the agent needs is missing: see above")
+}
+
+#[cfg(unix)]
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::warn!(%error, "cannot listen for Ctrl-C");
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+/// SIGHUP: somebody has replaced certificate files by hand.
+#[cfg(unix)]
+fn reload_when_told(tls: Arc<Tls>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.reload() {
+                Ok(changed) => tracing::info!(changed, "certificates loaded again"),
+                Err(error) => tracing::error!(
+                    error = &error as &(dyn Error + 'static),
+                    "the certificates cannot be loaded again; those in use stay"
+                ),
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn reload_when_told(_tls: Arc<Tls>) -> anyhow::Result<()> {
+    Ok(())
+}
+
+/// The memory of this process, with keys in it, is nobody else's to read and never written to disk as a core. The umask
+/// stays as it is, because the UMS's own programs inherit it: every file of ours is made private by name.
+#[cfg(target_os = "linux")]
+fn close_to_others() {
+    // Best effort: a host that forbids it has its own rules about this.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn close_to_others() {}

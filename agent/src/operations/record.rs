@@ -1,0 +1,248 @@
+//! The record of one operation: whole on disk before anything is told or done that depends on it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use umsid_common::digest::Fingerprint;
+use umsid_common::durable::{self, Access, DurableError};
+use umsid_common::name::OperationId;
+use umsid_proto::model::{
+    Action, Operation, OperationState, Outcome, Phase, Progress, RawOutput, ServiceProcess, Success, UmsIds,
+};
+
+use crate::state::{StateError, read_json};
+use crate::ums::Running;
+
+/// How many events are kept of one operation; the outcome always is.
+const EVENTS: usize = 500;
+
+/// How much of each output of a program is kept, in bytes.
+const OUTPUT: usize = 32 << 10;
+
+/// How many lines of evidence are kept, and how much of each, in bytes.
+const EVIDENCE: (usize, usize) = (200, 500);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: OperationId,
+    epoch: u64,
+    caller: String,
+    pub(super) action: Action,
+    pub(super) recorded: Timestamp,
+    pub(super) started: Option<Started>,
+    /// The last one is the outcome, once there is one.
+    events: Vec<Progress>,
+}
+
+/// The moment from which there may be an effect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Started {
+    at: Timestamp,
+    pub(super) before: Before,
+    /// What does it: its process id and start.
+    pub(super) program: Option<(u32, Timestamp)>,
+}
+
+/// How things stood before, so that afterwards it can be told what happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Before {
+    /// Nothing that could change.
+    Nothing,
+    /// The Local UMS ID.
+    Local(Option<Fingerprint>),
+    /// The process of the UMS Server.
+    Process(Option<ServiceProcess>),
+}
+
+impl Record {
+    pub(super) fn new(id: OperationId, epoch: u64, caller: String, action: Action) -> Self {
+        Self { id, epoch, caller, action, recorded: Timestamp::now(), started: None, events: Vec::new() }
+    }
+
+    fn outcome(&self) -> Option<&Outcome> {
+        self.events.last().and_then(|event| event.what.as_ref().ok())
+    }
+
+    fn last_event(&self) -> u64 {
+        self.events.last().map_or(0, |event| event.index)
+    }
+
+    fn push(&mut self, what: Result<Outcome, Phase>) {
+        let event = Progress { index: self.last_event() + 1, at: Timestamp::now(), what };
+        self.events.push(event);
+        if self.events.len() > EVENTS {
+            self.events.remove(0);
+        }
+    }
+}
+
+/// An operation: its record, and those who watch it.
+pub(crate) struct Entry {
+    path: PathBuf,
+    action: Action,
+    record: Mutex<Record>,
+    told: watch::Sender<()>,
+}
+
+impl Entry {
+    /// Puts a new operation on record.
+    pub(super) fn create(dir: &Path, record: Record) -> Result<Self, DurableError> {
+        let path = dir.join(format!("{}.json", record.id));
+        write(&path, &record)?;
+        Ok(Self::of(path, record))
+    }
+
+    /// An operation found on record.
+    pub(super) fn load(path: PathBuf) -> Result<Option<Self>, StateError> {
+        Ok(read_json(&path)?.map(|record| Self::of(path, record)))
+    }
+
+    fn of(path: PathBuf, record: Record) -> Self {
+        Self { path, action: record.action.clone(), record: Mutex::new(record), told: watch::Sender::new(()) }
+    }
+
+    pub(super) fn remove(&self) -> Result<(), DurableError> {
+        durable::remove(&self.path).map(drop)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), DurableError> {
+        let mut record = self.lock();
+        let mut next = record.clone();
+        change(&mut next);
+        write(&self.path, &next)?;
+        *record = next;
+        drop(record);
+        self.told.send_replace(());
+        Ok(())
+    }
+
+    pub(super) fn action(&self) -> &Action {
+        &self.action
+    }
+
+    pub(super) fn started(&self) -> Option<Started> {
+        self.lock().started.clone()
+    }
+
+    pub(super) fn begin(&self, before: Before) -> Result<(), DurableError> {
+        let started = Started { at: Timestamp::now(), before, program: None };
+        self.change(|record| record.started = Some(started))
+    }
+
+    /// Which process it is that may have an effect.
+    pub(super) fn running(&self, program: Running) {
+        let set = |record: &mut Record| {
+            if let Some(started) = &mut record.started {
+                started.program = Some((program.pid, program.started));
+            }
+        };
+        // That it is started is on record already. What cannot be recorded here is only what one would wait for.
+        if let Err(error) = self.change(set) {
+            tracing::error!(%error, pid = program.pid, "cannot record which program runs");
+        }
+    }
+
+    pub(super) fn tell(&self, text: String, within: Option<Duration>) {
+        let deadline = within
+            .and_then(|within| SignedDuration::try_from(within).ok())
+            .and_then(|within| Timestamp::now().checked_add(within).ok());
+        tracing::info!(id = %self.lock().id, text, "operation");
+        let phase = Phase { text, deadline };
+        if let Err(error) = self.change(|record| record.push(Err(phase))) {
+            tracing::warn!(%error, "cannot record how far an operation is");
+        }
+    }
+
+    /// The outcome. If the disk does not take it, those who watch learn it all the same: after a restart the agent
+    /// finds out again what is true.
+    pub(super) fn finish(&self, outcome: Outcome) {
+        let outcome = bounded(outcome);
+        match &outcome.result {
+            Ok(_) => tracing::info!(id = %self.lock().id, "operation done"),
+            Err(trouble) => tracing::warn!(id = %self.lock().id, ?trouble, "operation not done"),
+        }
+        if let Err(error) = self.change(|record| record.push(Ok(outcome.clone()))) {
+            tracing::error!(%error, "cannot record the outcome of an operation");
+            self.lock().push(Ok(outcome));
+            self.told.send_replace(());
+        }
+    }
+
+    pub(crate) fn operation(&self) -> Operation {
+        let record = self.lock();
+        let outcome = record.outcome().cloned();
+        let state = match (&outcome, &record.started) {
+            (Some(_), _) => OperationState::Finished,
+            (None, Some(_)) => OperationState::Started,
+            (None, None) => OperationState::Accepted,
+        };
+        Operation {
+            id: record.id.clone(),
+            state,
+            outcome,
+            last_event: record.last_event(),
+            kind: record.action.kind().to_owned(),
+            recorded: record.recorded,
+        }
+    }
+
+    /// To be told when there is more to see.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.told.subscribe()
+    }
+
+    /// The events from this index on, and whether the outcome is among them. Once there is an outcome it always is: who
+    /// asks for what comes after it gets it again.
+    pub(crate) fn events(&self, from: u64) -> (Vec<Progress>, bool) {
+        let record = self.lock();
+        let finished = record.outcome().is_some();
+        let from = if finished { from.min(record.last_event()) } else { from };
+        (record.events.iter().filter(|event| event.index >= from).cloned().collect(), finished)
+    }
+}
+
+fn write(path: &Path, record: &Record) -> Result<(), DurableError> {
+    let json = serde_json::to_vec(record).expect("a record of names, numbers and text is JSON");
+    durable::replace(path, &json, Access::Private)
+}
+
+/// What fits into a message whatever the programs printed.
+fn bounded(mut outcome: Outcome) -> Outcome {
+    match &mut outcome.result {
+        Ok(Success::Restored { ums_ids, .. } | Success::Restarted { ums_ids, .. }) => bound_ids(ums_ids),
+        Err(umsid_proto::model::Trouble::Failed { failure, .. }) => {
+            failure.raw.iter_mut().for_each(bound_output)
+        }
+        Ok(Success::BackedUp { .. } | Success::Discarded { .. })
+        | Err(umsid_proto::model::Trouble::Unknown(_)) => {}
+    }
+    outcome
+}
+
+/// See [`bounded`].
+pub(crate) fn bound_ids(ids: &mut UmsIds) {
+    ids.evidence.truncate(EVIDENCE.0);
+    ids.evidence.iter_mut().for_each(|evidence| cut(&mut evidence.line, EVIDENCE.1));
+    ids.raw.iter_mut().for_each(bound_output);
+}
+
+fn bound_output(raw: &mut RawOutput) {
+    cut(&mut raw.stdout, OUTPUT);
+    cut(&mut raw.stderr, OUTPUT);
+}
+
+fn cut(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit));
+        text.push('…');
+    }
+}

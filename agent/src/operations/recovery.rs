@@ -1,0 +1,105 @@
+//! Operations found without an outcome at the start: what became of them is found out, not assumed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::{Action, Effect, ServiceStatus, Success, Trouble};
+
+use super::record::{Before, Started};
+use super::{Entry, Job, Operations, restart, restore, untouched};
+use crate::ums::Running;
+
+/// How long a restore that outlived the agent is waited for, before it is ended.
+const RESTORE: Duration = Duration::from_secs(600);
+
+/// How long a service that was found stopped is waited for: perhaps who stopped it starts it again.
+const STOPPED: Duration = Duration::from_secs(60);
+
+impl Operations {
+    /// Finds out what became of every operation without an outcome; new ones are refused until that is known.
+    pub(crate) fn recover(self: &Arc<Self>) {
+        let mut desk = self.lock();
+        let mut unfinished: Vec<_> =
+            desk.entries.values().filter(|entry| entry.operation().outcome.is_none()).cloned().collect();
+        if unfinished.is_empty() {
+            return;
+        }
+        unfinished.sort_by_key(|entry| entry.operation().recorded);
+        desk.current = Some(format!("finding out what became of {}", unfinished[0].operation().id));
+        self.idle.send_replace(false);
+        drop(desk);
+        // Before anybody can ask for the lease.
+        let engaged: Vec<_> = unfinished
+            .iter()
+            .filter_map(|entry| self.host.leases.engage_again(&entry.operation().id.run))
+            .collect();
+        let operations = self.clone();
+        tokio::spawn(async move {
+            let _turn = operations.host.turn.lock().await;
+            let mut engaged = Some(engaged);
+            let last = unfinished.len() - 1;
+            for (number, entry) in unfinished.into_iter().enumerate() {
+                let job = Job::new(operations.host.clone(), entry);
+                let result = settle(&job).await;
+                if number == last {
+                    operations.host.state.clear_left_over();
+                    engaged.take();
+                    operations.end(&job, result, None);
+                } else {
+                    job.entry.finish(job.outcome(result));
+                }
+            }
+        });
+    }
+}
+
+async fn settle(job: &Job) -> Result<Success, Trouble> {
+    let entry: &Entry = &job.entry;
+    let Some(started) = entry.started() else {
+        return Err(interrupted("before it did anything", Effect::None));
+    };
+    job.tell("the agent was stopped in the middle: finding out what is true", None);
+    match entry.action() {
+        Action::SafetyBackup | Action::Backup(_) | Action::Discard => {
+            Err(interrupted("in the middle; nothing on the server was changed", Effect::None))
+        }
+        Action::Restore { expected, .. } => {
+            let Before::Local(before) = started.before else { return Err(nonsense(&started)) };
+            let program = started.program.map(|(pid, started)| Running { pid, started });
+            if let Some(program) = program {
+                job.tell("waiting for the restore to end", Some(RESTORE));
+                job.ums(job.host.ums.await_end(program, RESTORE)).await;
+            }
+            job.tell("reading the UMS IDs", None);
+            let now = job.ums(job.host.ums.ids()).await;
+            restore::found(before, *expected, now, program.is_some())
+        }
+        Action::Restart { deadline_ms } => {
+            let Before::Process(before) = started.before else { return Err(nonsense(&started)) };
+            let now = job.ums(job.host.ums.service()).await;
+            if before.is_some() && now.process == before {
+                return Err(interrupted("before the UMS Server was restarted", Effect::None));
+            }
+            let deadline = match (now.status, deadline_ms.map(Duration::from_millis)) {
+                (ServiceStatus::Stopped, deadline) => Some(deadline.unwrap_or(STOPPED).min(STOPPED)),
+                (_, deadline) => deadline,
+            };
+            let tell = |text: String, within: Option<Duration>| job.tell(text, within);
+            let restarted = job.ums(job.host.ums.await_restarted(before, deadline, &tell)).await?;
+            restart::restarted(job, restarted).await
+        }
+    }
+}
+
+fn interrupted(when: &str, effect: Effect) -> Trouble {
+    let failure = Failure::new(Code::Interrupted, format!("the agent was stopped {when}"));
+    match effect {
+        Effect::None => untouched(failure),
+        Effect::Possible => Trouble::Failed { failure, effect },
+    }
+}
+
+fn nonsense(started: &Started) -> Trouble {
+    Trouble::Unknown(format!("the record of this operation says {:?} of the time before it", started.before))
+}

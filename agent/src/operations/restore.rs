@@ -1,0 +1,213 @@
+//! Restoring a UMS ID. The one operation that overwrites what cannot be had again, so everything that can be checked
+//! is checked before it is begun: the safety net, the seal, the signature, and whose UMS ID it is.
+
+use std::sync::Arc;
+
+use umsid_common::digest::{Digest, Fingerprint};
+use umsid_common::name::{Identity, Role, ServerName};
+use umsid_common::seal::{self, Manifest, Opened, SealError, Trust};
+use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::{Effect, RestoreSource, Success, Trouble, UmsIds};
+
+use super::{Before, Job, same, untouched};
+use crate::host::{Host, blocking};
+use crate::spool::Origin;
+use crate::ums::Running;
+
+/// What is to be restored, and under which conditions.
+pub(super) struct Wanted<'a> {
+    pub(super) source: RestoreSource,
+    pub(super) expected: Option<Fingerprint>,
+    pub(super) source_server: &'a ServerName,
+    pub(super) safety_net: &'a Digest,
+}
+
+pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, Trouble> {
+    let ums = &job.host.ums;
+    job.tell("checking the safety backup", None);
+    let (host, net) = (job.host.clone(), *wanted.safety_net);
+    blocking(move || host.vault.open(&net).map(drop)).await.map_err(untouched)?;
+
+    job.tell("opening the backup", None);
+    let opened = open(job, wanted).await.map_err(untouched)?;
+    let mut remarks = check(&opened, wanted, job).map_err(untouched)?;
+
+    job.tell("reading the UMS IDs", None);
+    let before = job.ums(ums.ids()).await;
+    job.begin(Before::Local(before.local))?;
+
+    job.tell("restoring the UMS ID", None);
+    let started = |running: Running| job.entry.running(running);
+    let tell = |text: String, within| job.tell(text, within);
+    let restored = job.ums(ums.restore(&opened.backup, &opened.password, &started, &tell)).await;
+    // The plaintext ends here, whatever came of it.
+    drop(opened);
+
+    job.tell("reading the UMS IDs again", None);
+    let after = job.ums(ums.ids()).await;
+    match restored {
+        Ok(said) => remarks.extend(said),
+        Err(mut failed) => {
+            if let (Effect::Possible, Some(local)) = (failed.effect, after.local) {
+                failed.failure.causes.push(format!("this server's UMS ID is now {local}"));
+            }
+            return Err(failed.into());
+        }
+    }
+    judge(before.local, wanted.expected, after, remarks)
+}
+
+async fn open(job: &Job, wanted: &Wanted<'_>) -> Result<Opened, Failure> {
+    let (host, run, source) = (job.host.clone(), job.id.run.clone(), wanted.source);
+    blocking(move || match source {
+        RestoreSource::SafetyBackup(digest) => Ok(host.vault.open(&digest)?),
+        RestoreSource::Uploaded(digest) => {
+            let (sealed, _) = host.spool.open(&digest, &run, Origin::Uploaded)?;
+            let trust = host.tls.current();
+            let (work, limit) = (host.state.work(), host.max_backup);
+            seal::open(sealed, &host.key, &Trust::Anchors(&trust), &work, limit)
+                .map_err(|error| not_opened(&error))
+        }
+    })
+    .await
+}
+
+fn not_opened(error: &SealError) -> Failure {
+    let full = |kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    let code = match error {
+        SealError::Closed(_) | SealError::Content(_) | SealError::TooLarge(_) => Code::BadBackup,
+        SealError::Signature(_) => Code::WrongIdentity,
+        SealError::Io { source, .. } if full(source.kind()) => Code::DiskFull,
+        SealError::Io { .. } | SealError::Key { .. } => Code::Internal,
+    };
+    Failure::of(code, error)
+}
+
+/// Whether this backup may be restored here, now; what is worth a remark.
+fn check(opened: &Opened, wanted: &Wanted<'_>, job: &Job) -> Result<Vec<String>, Failure> {
+    let host: &Arc<Host> = &job.host;
+    let Opened { manifest, signer, .. } = opened;
+    let refuse =
+        |code, what: String| Err(Failure::new(code, what).remedy("do not use this backup: begin a new run"));
+    if manifest.cluster != host.me.cluster {
+        let what =
+            format!("the backup is of cluster {}, this server is of {}", manifest.cluster, host.me.cluster);
+        return refuse(Code::WrongCluster, what);
+    }
+    let source = Identity {
+        trust_domain: host.me.trust_domain.clone(),
+        role: Role::Agent { cluster: host.me.cluster.clone(), server: wanted.source_server.clone() },
+    };
+    if *signer != source || manifest.source != *wanted.source_server {
+        let what =
+            format!("the backup is {}'s, signed by {signer}; wanted was one of {source}", manifest.source);
+        return refuse(Code::WrongIdentity, what);
+    }
+    let uploaded = matches!(wanted.source, RestoreSource::Uploaded(_));
+    if uploaded && manifest.run != job.id.run {
+        let what = format!("the backup was made in run {}, not in run {}", manifest.run, job.id.run);
+        return refuse(Code::WrongIdentity, what);
+    }
+    if !manifest.recipients.contains(&host.key.recipient()) {
+        return refuse(
+            Code::BadBackup,
+            "the backup's manifest does not name this server as a recipient".into(),
+        );
+    }
+    fingerprint_fits(manifest, wanted.expected)
+}
+
+fn fingerprint_fits(manifest: &Manifest, expected: Option<Fingerprint>) -> Result<Vec<String>, Failure> {
+    match (manifest.fingerprint, expected) {
+        (Some(found), Some(expected)) => match same(found, expected, &[]) {
+            Some(true) => Ok(Vec::new()),
+            Some(false) => {
+                let what = format!("the backup is of the UMS ID {found}, the plan says {expected}");
+                Err(Failure::new(Code::WrongIdentity, what).remedy("do not use this backup: begin a new run"))
+            }
+            None => Ok(vec![format!(
+                "whether {found}, the UMS ID in the backup, is {expected}, could not be said: one is SHA-1"
+            )]),
+        },
+        (None, _) => Ok(vec!["the backup does not say which UMS ID is in it".into()]),
+        (Some(_), None) => Ok(Vec::new()),
+    }
+}
+
+/// What the evidence says after a restore that reported success. Exit code 0 is "perhaps".
+fn judge(
+    before: Option<Fingerprint>,
+    expected: Option<Fingerprint>,
+    after: UmsIds,
+    mut remarks: Vec<String>,
+) -> Result<Success, Trouble> {
+    let (Some(local), Some(expected)) = (after.local, expected) else {
+        remarks.push("the evidence does not say which UMS ID this server has now".into());
+        return Ok(Success::Restored { ums_ids: after, remarks });
+    };
+    match same(local, expected, &after.certificates) {
+        Some(true) => Ok(Success::Restored { ums_ids: after, remarks }),
+        None => {
+            remarks
+                .push(format!("whether {local}, this server's UMS ID now, is {expected}, could not be said"));
+            Ok(Success::Restored { ums_ids: after, remarks })
+        }
+        Some(false) => {
+            let unchanged =
+                before.is_some_and(|before| same(before, local, &after.certificates) == Some(true));
+            let failure = if unchanged {
+                Failure::new(
+                    Code::NoEffect,
+                    format!("the restore reported success, but this server's UMS ID still is {local}"),
+                )
+            } else {
+                Failure::new(
+                    Code::WrongIdentity,
+                    format!("after the restore this server's UMS ID is {local}, expected was {expected}"),
+                )
+            };
+            let failure = failure.remedy("roll this server back: `umsid rollback`");
+            Err(Trouble::Failed { failure, effect: Effect::Possible })
+        }
+    }
+}
+
+/// What became of a restore in the middle of which the agent was stopped. `ended`: the program that did it was waited
+/// for, so that nothing can change any more.
+pub(super) fn found(
+    before: Option<Fingerprint>,
+    expected: Option<Fingerprint>,
+    now: UmsIds,
+    ended: bool,
+) -> Result<Success, Trouble> {
+    let Some(local) = now.local else {
+        return Err(Trouble::Unknown(format!(
+            "the agent was stopped during the restore, and the evidence does not say which UMS ID this server has now: {}",
+            now.reason
+        )));
+    };
+    let is = |other: Option<Fingerprint>| other.and_then(|other| same(local, other, &now.certificates));
+    if is(expected) == Some(true) {
+        let remarks =
+            vec!["the agent was stopped during the restore; this is what it found afterwards".into()];
+        return Ok(Success::Restored { ums_ids: now, remarks });
+    }
+    if is(before) == Some(true) {
+        let failure = Failure::new(
+            Code::Interrupted,
+            format!("the agent was stopped during the restore, and this server's UMS ID still is {local}"),
+        );
+        let effect = if ended { Effect::None } else { Effect::Possible };
+        return Err(Trouble::Failed { failure, effect });
+    }
+    let known = |print: Option<Fingerprint>| print.map_or("not known".to_owned(), |print| print.to_string());
+    Err(Trouble::Unknown(format!(
+        "the agent was stopped during the restore; this server's UMS ID is now {local}, before it was {}, expected was {}",
+        known(before),
+        known(expected)
+    )))
+}
+
+#[cfg(test)]
+#[path = "restore/tests.rs"]
+mod tests;
