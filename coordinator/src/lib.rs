@@ -5,6 +5,9 @@
 
 pub mod agents;
 pub mod authority;
+pub mod cli;
+pub mod enrolment;
+pub mod exit;
 pub mod home;
 pub mod inventory;
 pub mod journal;

@@ -1,0 +1,201 @@
+//! The command line: one sub-command, one file. Data goes to standard output, talk to standard error.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use umsid_common::name::ClusterName;
+use umsid_common::telemetry::{self, LogFormat};
+use umsid_common::tls::{self, Tls};
+
+use crate::agents::Agents;
+use crate::authority::Authority;
+use crate::exit::{self, Exit};
+use crate::home::Home;
+use crate::inventory::{Cluster, Inventory};
+use crate::journal::Journal;
+use crate::survey::Named;
+
+pub mod ask;
+mod doctor;
+mod enroll;
+mod init;
+mod observer;
+pub mod printout;
+mod servers;
+mod status;
+
+pub use printout::{Format, Printout};
+
+/// Finds the UMS servers whose UMS ID is out of sync and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = "umsid", version, max_term_width = 110, after_help = after_help())]
+pub struct Umsid {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Where inventory, certificates and journal are [default: /var/lib/umsid for root, else ~/.local/state/umsid]
+    #[arg(long, global = true, env = "UMSID_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// What is printed on standard output
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+    /// Log lines on standard error, as `info` or `umsid=debug`
+    #[arg(
+        long,
+        global = true,
+        env = "UMSID_LOG",
+        default_value = "warn",
+        hide_env = true,
+        value_name = "FILTER"
+    )]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Enroll(enroll::Enroll),
+    Servers(servers::Servers),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+    Observer(observer::Observer),
+    /// The exit codes and what they mean
+    #[command(long_about = format!("The exit codes of umsid.\n\n{}", exit::table()))]
+    ExitCodes,
+}
+
+fn after_help() -> String {
+    format!(
+        "A first session:\n  \
+           umsid init\n  \
+           umsid enroll ums1.example.com --cluster hamburg    (asks for the code `umsid-agent enroll` prints there)\n  \
+           umsid status hamburg\n  \
+           umsid sync hamburg\n\n\
+         Exit codes:\n{}",
+        exit::table()
+    )
+}
+
+impl Umsid {
+    /// Sends log lines to standard error.
+    pub fn start_logging(&self) {
+        let format = if self.global.output == Format::Json { LogFormat::Json } else { LogFormat::Text };
+        telemetry::to_stderr(format, &self.global.log);
+    }
+
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// Those that [`exit::print`] prints.
+    pub async fn run(self) -> anyhow::Result<Exit> {
+        let context =
+            Context { home: Home::at(self.global.state_dir)?, out: Printout::new(self.global.output) };
+        match self.command {
+            Command::Init(init) => init.run(&context),
+            Command::Enroll(enroll) => enroll.run(&context).await,
+            Command::Servers(servers) => servers.run(&context).await,
+            Command::Status(status) => status.run(&context).await,
+            Command::Doctor(doctor) => doctor.run(&context).await,
+            Command::Observer(observer) => observer.run(&context),
+            Command::ExitCodes => {
+                context.out.text(exit::table().trim_end())?;
+                Ok(Exit::Success)
+            }
+        }
+    }
+}
+
+/// What every sub-command has at hand.
+pub struct Context {
+    /// The state directory.
+    pub home: Home,
+    /// Where to print.
+    pub out: Printout,
+}
+
+impl Context {
+    /// The inventory.
+    ///
+    /// # Errors
+    /// Before `umsid init`, or if the file does not do.
+    pub fn inventory(&self) -> anyhow::Result<Inventory> {
+        self.home.open()?;
+        Ok(Inventory::load(&self.home.inventory_path())?)
+    }
+
+    /// The certificate authority; it can sign if its key is not under a passphrase.
+    pub fn authority(&self) -> anyhow::Result<Authority> {
+        self.home.open()?;
+        Ok(Authority::open(&self.home.authority_dir())?)
+    }
+
+    /// A dialler with our credentials, which get the newest revocation list and, where due and possible without
+    /// asking, a new certificate first.
+    pub fn agents(&self, inventory: &Inventory, authority: &Authority) -> anyhow::Result<Agents> {
+        let files = self.home.tls_files();
+        self.renew_own(authority, &files).unwrap_or_else(|error| {
+            tracing::warn!("the coordinator's certificate was not renewed: {error:#}")
+        });
+        authority.publish(&files)?;
+        let tls = Tls::load(files).context("the coordinator's own certificate cannot be used")?;
+        Ok(Agents::new(tls, inventory.trust_domain.clone()))
+    }
+
+    /// What is known of a cluster's Main server besides what its servers say: by the inventory, and by earlier runs.
+    pub async fn named(&self, name: &ClusterName, cluster: &Cluster) -> Named {
+        let path = self.home.database_path();
+        let history = if path.exists() {
+            let read = async { Journal::open(&path).await?.history(name).await };
+            read.await
+                .inspect_err(|error| tracing::warn!("the journal tells nothing of earlier runs: {error}"))
+                .ok()
+        } else {
+            None
+        };
+        Named {
+            server: cluster.main.clone(),
+            fingerprint: cluster.main_fingerprint,
+            remembered: history.and_then(|history| history.main),
+        }
+    }
+
+    fn renew_own(&self, authority: &Authority, files: &tls::Files) -> anyhow::Result<()> {
+        if !authority.can_sign() {
+            return Ok(());
+        }
+        let pem = std::fs::read_to_string(&files.certificate)?;
+        let identity =
+            tls::identity_of(&first_certificate(&pem).context("there is no certificate in the file")?)?;
+        let Some(newest) = authority.newest(&identity) else { return Ok(()) };
+        let (life, left) = (
+            newest.not_before.duration_until(newest.not_after),
+            Timestamp::now().duration_until(newest.not_after),
+        );
+        if left <= life / 3 {
+            let issued = authority.equip(files, &identity)?;
+            self.out
+                .say(format_args!("renewed the coordinator's certificate until {}", day(issued.not_after)));
+        }
+        Ok(())
+    }
+}
+
+/// The first certificate of a PEM file, DER.
+fn first_certificate(pem: &str) -> Option<Vec<u8>> {
+    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
+    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
+    BASE64.decode(body.split_whitespace().collect::<String>().as_bytes()).ok()
+}
+
+/// A date as people read it.
+pub(crate) fn day(moment: Timestamp) -> String {
+    moment.strftime("%Y-%m-%d").to_string()
+}

@@ -1,0 +1,219 @@
+//! `umsid servers`
+
+use std::str::FromStr;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+use umsid_common::name::{ClusterName, Identity, Role, ServerName, SiteName};
+
+use super::printout::{Cell, Tone};
+use super::{Context, Format, ask, day};
+use crate::exit::{Exit, Refusal};
+use crate::inventory::Inventory;
+
+/// List the enrolled servers, or take one out
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  umsid servers
+  umsid servers -o json
+  umsid servers remove hamburg/ums3
+
+Removing a server revokes its certificate; what the agent keeps on that server, its safety backups among it, stays there.")]
+pub(super) struct Servers {
+    #[command(subcommand)]
+    command: Option<Change>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Revoke a server's certificate and take it out of the inventory
+    Remove {
+        /// Which
+        #[arg(value_name = "CLUSTER/SERVER")]
+        server: Which,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        passphrase: ask::Passphrase,
+    },
+}
+
+/// CLUSTER/SERVER
+#[derive(Clone, Debug)]
+struct Which {
+    cluster: ClusterName,
+    server: ServerName,
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (cluster, server) = text.split_once('/').ok_or("it must be CLUSTER/SERVER")?;
+        Ok(Self {
+            cluster: cluster.parse().map_err(|error| format!("{error}"))?,
+            server: server.parse().map_err(|error| format!("{error}"))?,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    cluster: &'a ClusterName,
+    server: &'a ServerName,
+    site: Option<&'a SiteName>,
+    address: &'a str,
+    named_main: bool,
+    enrolled: Timestamp,
+    certificate_until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    cluster: ClusterName,
+    server: ServerName,
+    revoked: usize,
+    crl_number: u64,
+    told: Vec<String>,
+    not_told: Vec<String>,
+}
+
+impl Servers {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match self.command {
+            None => list(context),
+            Some(Change::Remove { server, yes, passphrase }) => {
+                remove(context, server, yes, &passphrase).await
+            }
+        }
+    }
+}
+
+fn identity(inventory: &Inventory, cluster: &ClusterName, server: &ServerName) -> Identity {
+    let role = Role::Agent { cluster: cluster.clone(), server: server.clone() };
+    Identity { trust_domain: inventory.trust_domain.clone(), role }
+}
+
+fn list(context: &Context) -> anyhow::Result<Exit> {
+    let inventory = context.inventory()?;
+    let authority = context.authority()?;
+    let rows: Vec<Row<'_>> = inventory
+        .servers()
+        .map(|(cluster, name, server)| Row {
+            cluster,
+            server: name,
+            site: server.site.as_ref(),
+            address: &server.address,
+            named_main: inventory.clusters[cluster].main.as_ref() == Some(name),
+            enrolled: server.enrolled,
+            certificate_until: authority
+                .newest(&identity(&inventory, cluster, name))
+                .map(|entry| entry.not_after),
+        })
+        .collect();
+    if context.out.format() == Format::Json {
+        context.out.json(&rows)?;
+        return Ok(Exit::Success);
+    }
+    if rows.is_empty() {
+        context
+            .out
+            .say("no server is enrolled yet: run `umsid-agent enroll` on one, then `umsid enroll` here");
+        return Ok(Exit::Success);
+    }
+    let cells = rows.iter().map(|row| {
+        let until = match row.certificate_until {
+            Some(until) if until <= Timestamp::now() => {
+                Cell::new(format_args!("expired {}", day(until)), Tone::Bad)
+            }
+            Some(until) => Cell::plain(day(until)),
+            None => Cell::new("none", Tone::Bad),
+        };
+        vec![
+            Cell::plain(row.cluster),
+            Cell::plain(row.server),
+            Cell::plain(row.site.map(SiteName::as_str).unwrap_or_default()),
+            Cell::plain(row.address),
+            Cell::plain(if row.named_main { "named main" } else { "" }),
+            Cell::plain(day(row.enrolled)),
+            until,
+        ]
+    });
+    context.out.table(
+        &["CLUSTER", "SERVER", "SITE", "ADDRESS", "NOTE", "ENROLLED", "CERTIFICATE UNTIL"],
+        cells.collect(),
+    )?;
+    Ok(Exit::Success)
+}
+
+async fn remove(
+    context: &Context,
+    Which { cluster, server }: Which,
+    yes: bool,
+    passphrase: &ask::Passphrase,
+) -> anyhow::Result<Exit> {
+    let inventory = context.inventory()?;
+    inventory.server(&cluster, &server)?;
+    let question = format!("Revoke the certificate of {cluster}/{server} and take it out of the inventory?");
+    if !ask::yes(yes, &question)? {
+        return Err(Refusal::new(Exit::Failed, "nothing was changed").into());
+    }
+    let authority = context.authority()?;
+    passphrase.unlock(&authority)?;
+
+    let lock = context.home.lock().await?;
+    // First what protects: if anything breaks off after it, the same command goes on.
+    let revoked = authority.revoke(&identity(&inventory, &cluster, &server), None)?;
+    let left = Inventory::take_out(&context.home.inventory_path(), &cluster, &server)?;
+    let agents = context.agents(&left, &authority)?;
+    drop(lock);
+
+    let (crl_pem, crl_number) = authority.crl();
+    let mut pushes = tokio::task::JoinSet::new();
+    for (cluster, name, server) in left.servers() {
+        let (agents, cluster, name, server) = (agents.clone(), cluster.clone(), name.clone(), server.clone());
+        let (anchors, crl) = (authority.anchors_pem().to_owned(), crl_pem.clone());
+        pushes.spawn(async move {
+            let pushed = match agents.dial(&cluster, &name, &server).await {
+                Ok(agent) => agent.push_trust(&anchors, &crl, crl_number).await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            (format!("{cluster}/{name}"), pushed)
+        });
+    }
+    let (mut told, mut not_told) = (Vec::new(), Vec::new());
+    while let Some(joined) = pushes.join_next().await {
+        match joined.context("telling an agent broke off")? {
+            (name, Ok(())) => told.push(name),
+            (name, Err(error)) => {
+                context.out.say(format_args!("{name} was not told: {:#}", anyhow::Error::new(error)));
+                not_told.push(name);
+            }
+        }
+    }
+    told.sort();
+    not_told.sort();
+    let removed = Removed { cluster, server, revoked, crl_number, told, not_told };
+    if context.out.format() == Format::Json {
+        context.out.json(&removed)?;
+        return Ok(Exit::Success);
+    }
+    context.out.text(format_args!(
+        "{}/{} is out of the inventory; {} of its certificates revoked (revocation list {})",
+        removed.cluster, removed.server, removed.revoked, removed.crl_number
+    ))?;
+    if !removed.told.is_empty() {
+        context.out.text(format_args!("told: {}", removed.told.join(", ")))?;
+    }
+    if !removed.not_told.is_empty() {
+        context.out.text(format_args!(
+            "not told, they will be at the next contact: {}",
+            removed.not_told.join(", ")
+        ))?;
+    }
+    Ok(Exit::Success)
+}

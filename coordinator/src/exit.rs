@@ -1,0 +1,324 @@
+//! What an ending means: the one table of exit codes, which error ends with which, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+
+use umsid_common::tls::{ConnectError, TlsError};
+use umsid_proto::failure::{Code, Failure};
+
+use crate::agents::AgentError;
+use crate::authority::AuthorityError;
+use crate::home::HomeError;
+use crate::inventory::InventoryError;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, and verified where there was something to verify.
+    Success = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line does not do.
+    Usage = 2,
+    /// Something is not in sync, or not known to be.
+    NotInSync = 3,
+    /// Somebody else is at it.
+    Locked = 4,
+    /// A server cannot be reached.
+    Unreachable = 5,
+    /// A password, passphrase or pairing code is wrong.
+    WrongPassword = 6,
+    /// A certificate is not accepted.
+    Certificate = 7,
+    /// A person has to decide.
+    NeedsOperator = 8,
+    /// Stopped by Ctrl-C.
+    Interrupted = 130,
+}
+
+/// The table, as `umsid help exit-codes` shows it.
+pub const TABLE: &[(Exit, &str)] = &[
+    (Exit::Success, "success; for a sync: every server that was to be synchronized is verified synchronized"),
+    (Exit::Failed, "it failed; the error says what, why and what to do"),
+    (Exit::Usage, "the command line is wrong, or names a cluster or server that is not there"),
+    (Exit::NotInSync, "a server is not in sync, or it is not known whether it is"),
+    (Exit::Locked, "another run or another umsid is at work there"),
+    (Exit::Unreachable, "a server that is needed cannot be reached"),
+    (Exit::WrongPassword, "a password, passphrase or pairing code is wrong, used or expired"),
+    (Exit::Certificate, "a certificate is expired, revoked, foreign, or another server's"),
+    (Exit::NeedsOperator, "a server is in a state a person has to decide on; the command to type is printed"),
+    (Exit::Interrupted, "interrupted; a run can be taken up again by `umsid resume`"),
+];
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// The table as text.
+pub fn table() -> String {
+    TABLE.iter().map(|(exit, meaning)| format!("  {:>3}  {meaning}\n", exit.code())).collect()
+}
+
+/// An error with what to do about it and how the program ends, for whoever knows better than the errors below it.
+#[derive(Debug)]
+pub struct Refusal {
+    what: String,
+    remedy: String,
+    exit: Exit,
+    source: Option<anyhow::Error>,
+}
+
+impl Refusal {
+    /// What is wrong.
+    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: String::new(), exit, source: None }
+    }
+
+    /// What to do about it.
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+
+    /// Why.
+    pub fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for Refusal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn Error + 'static))
+    }
+}
+
+/// How the program ends with this error.
+pub fn of(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(|link| judge(link).map(|(exit, _)| exit)).unwrap_or(Exit::Failed)
+}
+
+/// What to do about it, where that is known.
+pub fn remedy(error: &anyhow::Error) -> Option<String> {
+    error.chain().filter_map(judge).map(|(_, remedy)| remedy).find(|remedy| !remedy.is_empty())
+}
+
+/// Whether all that went wrong is that nobody reads our output any more.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|link| {
+        link.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Prints an error: what, why, what to do.
+pub fn print(error: &anyhow::Error, to: &mut impl Write) -> io::Result<()> {
+    let mut causes = error.chain().flat_map(causes_of);
+    writeln!(to, "error: {}", causes.next().unwrap_or_default())?;
+    for cause in causes {
+        writeln!(to, "  because: {cause}")?;
+    }
+    if let Some(remedy) = remedy(error) {
+        writeln!(to, "  what to do: {remedy}")?;
+    }
+    Ok(())
+}
+
+/// A failure an agent told is a chain in itself.
+fn causes_of(link: &(dyn Error + 'static)) -> Vec<String> {
+    match failure_of(link) {
+        Some(failure) => failure.causes.clone(),
+        None => vec![link.to_string()],
+    }
+}
+
+fn failure_of<'a>(link: &'a (dyn Error + 'static)) -> Option<&'a Failure> {
+    link.downcast_ref::<Failure>().or_else(|| link.downcast_ref::<Box<Failure>>().map(AsRef::as_ref))
+}
+
+/// What one error in a chain means by itself.
+fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
+    if let Some(refusal) = link.downcast_ref::<Refusal>() {
+        return Some((refusal.exit, refusal.remedy.clone()));
+    }
+    if let Some(failure) = failure_of(link) {
+        return Some((of_failure(failure), failure.remedy.clone()));
+    }
+    if let Some(AgentError::Lost { .. }) = link.downcast_ref() {
+        return Some((Exit::Unreachable, "try again; what was asked may have happened or not".into()));
+    }
+    if let Some(error) = link.downcast_ref::<ConnectError>() {
+        let (exit, remedy) = of_connection(error);
+        return Some((exit, remedy.into()));
+    }
+    let (exit, remedy) = if let Some(error) = link.downcast_ref::<AuthorityError>() {
+        match error {
+            AuthorityError::Locked => {
+                (Exit::WrongPassword, "give it with --passphrase-file, or run this on a terminal")
+            }
+            AuthorityError::WrongPassphrase => {
+                (Exit::WrongPassword, "give the passphrase chosen at `umsid init`")
+            }
+            AuthorityError::Request(_) => {
+                (Exit::Certificate, "check that agent and coordinator are of the same version")
+            }
+            AuthorityError::Missing { .. } | AuthorityError::Unusable { .. } => {
+                (Exit::Certificate, "put the authority's directory back from a backup of the state directory")
+            }
+            AuthorityError::File(_) | AuthorityError::Lock { .. } | AuthorityError::Making(_) => {
+                (Exit::Failed, "")
+            }
+        }
+    } else if link.is::<TlsError>() {
+        (Exit::Certificate, "`umsid doctor` shows what is wrong with the coordinator's own files")
+    } else if let Some(error) = link.downcast_ref::<HomeError>() {
+        match error {
+            HomeError::Busy { .. } => (Exit::Locked, "wait until the other umsid is done, or end it"),
+            HomeError::Occupied { .. } => (
+                Exit::Failed,
+                "use it as it is (`umsid doctor` examines it), or choose another with --state-dir",
+            ),
+            HomeError::Nowhere => (Exit::Usage, "name a directory with --state-dir"),
+            HomeError::Missing { .. } => {
+                (Exit::Failed, "run `umsid init`, or name the right directory with --state-dir")
+            }
+            HomeError::Directory(_) | HomeError::Lock { .. } => {
+                (Exit::Failed, "it must belong to you and be closed to others: chmod 0700")
+            }
+        }
+    } else if let Some(error) = link.downcast_ref::<InventoryError>() {
+        match error {
+            InventoryError::UnknownCluster { .. } | InventoryError::UnknownServer { .. } => {
+                (Exit::Usage, "`umsid servers` lists what is enrolled")
+            }
+            InventoryError::Malformed { .. } | InventoryError::Contradiction { .. } => {
+                (Exit::Failed, "correct that line of the file; nothing was done")
+            }
+            InventoryError::Missing { .. } => (Exit::Failed, "run `umsid init` first"),
+            InventoryError::File(_) => (Exit::Failed, ""),
+        }
+    } else {
+        return None;
+    };
+    Some((exit, remedy.into()))
+}
+
+fn of_failure(failure: &Failure) -> Exit {
+    match failure.code {
+        Code::LeaseHeld | Code::LeaseLost | Code::StaleEpoch | Code::Busy => Exit::Locked,
+        Code::WrongPassword | Code::EnrolmentRefused => Exit::WrongPassword,
+        Code::Certificate | Code::NotAllowed => Exit::Certificate,
+        Code::InvalidRequest
+        | Code::Protocol
+        | Code::OperationConflict
+        | Code::NotFound
+        | Code::NoSafetyBackup
+        | Code::WrongIdentity
+        | Code::WrongCluster
+        | Code::BadBackup
+        | Code::DigestMismatch
+        | Code::DiskFull
+        | Code::CommandMissing
+        | Code::CommandFailed
+        | Code::CommandTimeout
+        | Code::NoEffect
+        | Code::ServiceControl
+        | Code::NotRestarted
+        | Code::NotHealthy
+        | Code::Interrupted
+        | Code::Internal => Exit::Failed,
+    }
+}
+
+/// What a connection that did not come about means, and what to do.
+pub fn of_connection(error: &ConnectError) -> (Exit, &'static str) {
+    match error {
+        ConnectError::Resolve { .. } => {
+            (Exit::Unreachable, "correct the host name, or the name service of this machine")
+        }
+        ConnectError::Unreachable { .. } => (
+            Exit::Unreachable,
+            "check that the host is up, that umsid-agent runs on it, and that its port is open to this machine",
+        ),
+        ConnectError::Handshake { .. } => {
+            (Exit::Certificate, "check that it is umsid-agent that listens at that port")
+        }
+        ConnectError::WrongServer { .. } => (
+            Exit::Certificate,
+            "the address leads to another server: correct `address` in inventory.toml, or the name service",
+        ),
+        ConnectError::Certificate { .. } => {
+            (Exit::Certificate, "if the server is the right one, give it a new certificate: `umsid enroll`")
+        }
+        ConnectError::Rejected { .. } => (
+            Exit::Certificate,
+            "it was enrolled by another coordinator, or ours is revoked or expired: `umsid doctor`",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    fn printed(error: &anyhow::Error) -> String {
+        let mut text = Vec::new();
+        print(error, &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn every_code_is_in_the_table_once() {
+        let mut codes: Vec<_> = TABLE.iter().map(|(exit, _)| exit.code()).collect();
+        codes.dedup();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
+    }
+
+    #[test]
+    fn an_agents_no_is_printed_with_all_its_causes_and_its_remedy() {
+        let mut failure = Failure::new(Code::LeaseHeld, "another run holds this server").remedy("wait");
+        failure.causes.push("its lease ends at noon".into());
+        let error = Err::<(), _>(AgentError::from(failure)).context("ums1 cannot be changed").unwrap_err();
+        assert_eq!(of(&error), Exit::Locked);
+        assert_eq!(
+            printed(&error),
+            "error: ums1 cannot be changed\n  because: the agent refused or failed\n  because: another run holds this server\n  \
+             because: its lease ends at noon\n  what to do: wait\n"
+        );
+    }
+
+    #[test]
+    fn who_knows_better_wins() {
+        let lost = AgentError::Lost { what: "gone".into() };
+        let error =
+            anyhow::Error::new(Refusal::new(Exit::NeedsOperator, "half done").remedy("look").because(lost));
+        assert_eq!(of(&error), Exit::NeedsOperator);
+        assert_eq!(remedy(&error).as_deref(), Some("look"));
+        assert!(printed(&error).contains("because: the agent gave no answer: gone"));
+    }
+
+    #[test]
+    fn what_nobody_knows_is_a_failure() {
+        assert_eq!(of(&anyhow::anyhow!("odd")), Exit::Failed);
+        assert_eq!(remedy(&anyhow::anyhow!("odd")), None);
+    }
+
+    #[test]
+    fn a_reader_that_left_is_told_from_a_failure() {
+        let error =
+            Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot print").unwrap_err();
+        assert!(is_broken_pipe(&error));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("odd")));
+    }
+}
