@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// The environment variable by which a server's programs know whose they are.
 pub const SERVER_VARIABLE: &str = "UMSID_LAB_SERVER";
 
+/// The programs linked into a lab's `bin` directory, without the extension Windows wants.
+pub(crate) const PROGRAMS: [&str; 2] = ["umsadmin-cli", "umsid-lab-server"];
+
 /// The directory of a lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LabDir(PathBuf);

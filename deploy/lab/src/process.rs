@@ -84,11 +84,22 @@ pub(crate) fn exists(_: u32) -> bool {
 }
 
 /// Whether the process of this id runs a program of this lab. A dead one nobody has waited for does not.
+///
+/// Signals are sent on this answer alone, so it knows no near misses.
 #[cfg(unix)]
 pub(crate) fn is_ours(lab: &LabDir, pid: u32) -> bool {
     let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
     let bin = lab.bin();
-    program.starts_with(bin.canonicalize().unwrap_or(bin))
+    is_program_in(&bin.canonicalize().unwrap_or(bin), &program)
+}
+
+/// Whether `program`, as the kernel names it, is one of a lab's programs in the directory `bin`.
+#[cfg(unix)]
+fn is_program_in(bin: &Path, program: &Path) -> bool {
+    let name = program.to_string_lossy();
+    // So the kernel marks a program whose file is gone.
+    let program = Path::new(name.strip_suffix(" (deleted)").unwrap_or(&name));
+    crate::layout::PROGRAMS.iter().any(|name| program == bin.join(name))
 }
 
 #[cfg(not(unix))]
@@ -143,4 +154,30 @@ pub(crate) fn end(_: &LabDir, _: u32, _: Ending) {}
 #[cfg(unix)]
 fn id(pid: u32) -> Option<rustix::process::Pid> {
     i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_programs_in_the_labs_own_directory_are_ours() {
+        let bin = Path::new("/tmp/lab/bin");
+        let ours = |program: &str| is_program_in(bin, Path::new(program));
+        assert!(ours("/tmp/lab/bin/umsadmin-cli") && ours("/tmp/lab/bin/umsid-lab-server"));
+        assert!(ours("/tmp/lab/bin/umsid-lab-server (deleted)"));
+        for foreign in [
+            "/usr/bin/bash",
+            "/tmp/lab/bin/bash",
+            "/tmp/lab2/bin/umsid-lab-server",
+            "/tmp/lab/bin/umsid-lab-server/x",
+            "/tmp/lab/target/debug/umsid-lab-server",
+            "/umsid-lab-server",
+            "",
+        ] {
+            assert!(!ours(foreign), "{foreign}");
+        }
+        let lab = LabDir::new("/tmp/lab");
+        assert!(!is_ours(&lab, 1) && !is_ours(&lab, std::process::id()));
+    }
 }

@@ -8,7 +8,7 @@ use super::{Doing as _, LabError, Options};
 use crate::database::{Database, Licence, Member};
 use crate::description::{Description, Server};
 use crate::dialects::{dialect, dialects};
-use crate::layout::{LabDir, SERVER_VARIABLE, ServerDir};
+use crate::layout::{LabDir, PROGRAMS, SERVER_VARIABLE, ServerDir};
 use crate::settings::Settings;
 use crate::store::{self, Access};
 use crate::ums_id::{UmsId, uuid};
@@ -126,7 +126,7 @@ fn empty_directory(dir: &Path) -> Result<LabDir, LabError> {
 fn link_programs(lab: &LabDir) -> Result<(), LabError> {
     fs::create_dir_all(lab.bin()).doing("make the lab's bin directory")?;
     let program = std::env::current_exe().doing("find the running program")?;
-    for name in ["umsadmin-cli", service::PROGRAM] {
+    for name in PROGRAMS {
         let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         let (from, to) = (program.with_file_name(&name), lab.bin().join(&name));
         fs::hard_link(&from, &to)
