@@ -38,6 +38,10 @@ pub struct Request {
     pub restart_first: bool,
     /// Let the canary restore its own safety backup over itself before anything else.
     pub rehearse: bool,
+    /// Take a restore without visible effect for one that shows only after the restart: what `licensing list` reads is
+    /// not documented (UMS_FACTS §2).
+    #[serde(default)]
+    pub verify_after_restart: bool,
     /// Seconds to wait before the whole cluster is verified: messages between servers lag about 30 (UMS_FACTS §6).
     pub settle_s: u64,
 }
@@ -54,6 +58,7 @@ impl Request {
             restart: RestartScope::All,
             restart_first: false,
             rehearse: false,
+            verify_after_restart: false,
             settle_s: 45,
         }
     }
@@ -399,3 +404,6 @@ pub struct Basis<'a> {
     /// Seconds the last restart of each server took, where one is on record.
     pub restarts: &'a BTreeMap<ServerName, u64>,
 }
+
+#[cfg(test)]
+mod tests;

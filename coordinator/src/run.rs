@@ -317,3 +317,6 @@ impl Leases {
         &self.lease
     }
 }
+
+#[cfg(test)]
+mod tests;

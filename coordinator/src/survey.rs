@@ -216,3 +216,8 @@ async fn ask(
     let skew_ms = agent.hello().skew_ms;
     Ok((agent, Report { inspection, skew_ms }))
 }
+
+#[cfg(test)]
+pub(crate) mod stage;
+#[cfg(test)]
+mod tests;

@@ -282,10 +282,13 @@ impl State {
         self.done(no).is_some()
     }
 
-    /// Whether nothing more is to come of it: done, or not needed.
+    /// Whether what waits for it may go on: it is done, or not needed. A step that is not needed still stands for all it
+    /// would have waited for.
     pub fn is_settled(&self, no: u32) -> bool {
+        let skipped = matches!(self.progress.get(&no), Some(Progress { status: Status::Skipped(_), .. }));
         self.is_done(no)
-            || matches!(self.progress.get(&no), Some(Progress { status: Status::Skipped(_), .. }))
+            || (skipped
+                && self.step(no).is_some_and(|step| step.after.iter().all(|before| self.is_settled(*before))))
     }
 
     /// What came of its newest attempt, where that is on record.

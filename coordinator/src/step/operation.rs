@@ -124,9 +124,26 @@ fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepRes
             accept(state, what.server(), proof, ums_ms, remarks)
         }
         Ok(Success::Restarted { .. } | Success::Discarded { .. }) => done(Yield::Nothing, Vec::new()),
+        Err(Trouble::Failed { failure, effect }) if no_effect_on(what, &failure) => {
+            if state.plan().request.verify_after_restart {
+                return done(
+                    Yield::Proved(Proof::Unknown("it shows only after the restart".to_owned())),
+                    Vec::new(),
+                );
+            }
+            let failure = failure.remedy(
+                "if this UMS shows a restored UMS ID only after a restart, begin again with --verify-after-restart",
+            );
+            StepResult::Failed { ums_ms, failure, effect }
+        }
         Err(Trouble::Failed { failure, effect }) => StepResult::Failed { ums_ms, failure, effect },
         Err(Trouble::Unknown(finding)) => StepResult::Unknown { ums_ms, finding },
     }
+}
+
+/// Whether a restore said it succeeded, and the UMS shows what it showed before.
+fn no_effect_on(what: &What, failure: &Failure) -> bool {
+    matches!(what, What::Restore { .. } | What::RestoreOwn { .. }) && failure.code == Code::NoEffect
 }
 
 /// Whether a server holds the Main UMS ID.

@@ -1,0 +1,252 @@
+use std::collections::BTreeMap;
+
+use umsid_proto::model::{HealthStatus, UmsIds};
+
+use super::*;
+use crate::survey::stage::{Stage, labelled, name, print, unlabelled};
+use crate::survey::{Named, assess};
+
+fn planned(stage: &Stage, request: &Request) -> (Plan, Vec<Refusal>) {
+    planned_with(stage, request, &Named { server: request.main.clone(), ..Named::default() })
+}
+
+fn planned_with(stage: &Stage, request: &Request, named: &Named) -> (Plan, Vec<Refusal>) {
+    let assessment = assess(&stage.survey, named);
+    let restarts = BTreeMap::from([(name("ums2"), 42)]);
+    let basis = Basis {
+        name: &stage.survey.cluster,
+        cluster: &stage.cluster,
+        survey: &stage.survey,
+        assessment: &assessment,
+        named,
+        restarts: &restarts,
+    };
+    let plan = make(&basis, request);
+    let refusals = preflight(&basis, request, &plan);
+    (plan, refusals)
+}
+
+fn three() -> Stage {
+    Stage::new(&[("ums1", labelled("a", "a")), ("ums2", labelled("b", "a")), ("ums3", labelled("c", "a"))])
+}
+
+fn titles(plan: &Plan) -> Vec<String> {
+    let line = |step: &Step| match step.what.server() {
+        Some(server) => format!("{server}: {}", step.what.title()),
+        None => step.what.title(),
+    };
+    plan.steps.iter().map(line).collect()
+}
+
+#[test]
+fn a_sync_goes_as_designed() {
+    let (plan, refusals) = planned(&three(), &Request::sync());
+    assert_eq!(refusals, []);
+    assert_eq!(
+        titles(&plan),
+        [
+            "ums2: safety backup of its own UMS ID",
+            "ums3: safety backup of its own UMS ID",
+            "confirm which server is Main",
+            "ums1: back up the Main UMS ID",
+            "transfer the sealed backup to ums2, ums3",
+            "confirm which server is Main",
+            "ums2: restore the Main UMS ID",
+            "ums2: restart UMS Server, wait until healthy",
+            "ums2: verify",
+            "ums3: restore the Main UMS ID",
+            "ums3: restart UMS Server, wait until healthy",
+            "ums3: verify",
+            "ums1: restart UMS Server, wait until healthy",
+            "wait 45 s for messages between servers",
+            "verify the whole cluster",
+            "ums1: remove what was transferred",
+            "ums2: remove what was transferred",
+            "ums3: remove what was transferred",
+        ]
+    );
+    assert_eq!(plan.canary(), Some(&name("ums2")));
+    assert_eq!(plan.steps[7].downtime_s, Some(42), "from the restart on record");
+    assert_eq!(plan.steps[10].downtime_s, None, "no restart on record");
+}
+
+/// Invariant 2, as planned: every restore comes after that server's safety backup.
+#[test]
+fn no_restore_is_planned_before_the_safety_backup() {
+    for restart_first in [false, true] {
+        for rehearse in [false, true] {
+            for batch in [1, 2, 9] {
+                let request = Request { restart_first, rehearse, batch, ..Request::sync() };
+                let (plan, _) = planned(&three(), &request);
+                for step in &plan.steps {
+                    let (What::Restore { server } | What::RestoreOwn { server, .. }) = &step.what else {
+                        continue;
+                    };
+                    let safety = What::SafetyBackup { server: server.clone() };
+                    let safety = plan.steps.iter().find(|step| step.what == safety).expect("planned");
+                    assert!(
+                        comes_after(&plan, step.no, safety.no),
+                        "step {} of {:?}",
+                        step.no,
+                        titles(&plan)
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn comes_after(plan: &Plan, no: u32, before: u32) -> bool {
+    let step = plan.step(no).expect("it is there");
+    step.after.contains(&before) || step.after.iter().any(|earlier| comes_after(plan, *earlier, before))
+}
+
+#[test]
+fn the_canary_is_verified_before_any_other_is_touched_whatever_the_batch() {
+    let servers: Vec<(String, UmsIds)> =
+        (1..=6).map(|number| (format!("ums{number}"), labelled(&format!("own{number}"), "own1"))).collect();
+    let servers: Vec<(&str, UmsIds)> =
+        servers.iter().map(|(server, ids)| (server.as_str(), ids.clone())).collect();
+    let (plan, _) = planned(&Stage::new(&servers), &Request { batch: 3, ..Request::sync() });
+    let canary = plan.canary().expect("a canary").clone();
+    let verified =
+        plan.steps.iter().find(|step| step.what == What::Verify { server: canary.clone() }).expect("planned");
+    for step in &plan.steps {
+        if let What::Restore { server } | What::Restart { server } = &step.what
+            && *server != canary
+        {
+            assert!(comes_after(&plan, step.no, verified.no), "step {}", step.no);
+        }
+    }
+}
+
+#[test]
+fn an_unhealthy_target_is_never_the_canary_while_there_is_another() {
+    let mut stage = three();
+    stage.inspection("ums2").health.status = HealthStatus::Err;
+    let (plan, refusals) = planned(&stage, &Request::sync());
+    assert_eq!(refusals, []);
+    assert_eq!(plan.canary(), Some(&name("ums3")));
+    assert!(plan.notes.iter().any(|note| note == "ums2 is not healthy now: err"), "{:?}", plan.notes);
+}
+
+#[test]
+fn nothing_to_do_is_an_empty_plan() {
+    let stage = Stage::new(&[("ums1", labelled("a", "a")), ("ums2", labelled("a", "a"))]);
+    let (plan, refusals) = planned(&stage, &Request::sync());
+    assert!(plan.is_empty() && refusals.is_empty(), "{refusals:?}");
+}
+
+#[test]
+fn only_those_named_are_touched_and_leased() {
+    let request = Request { only: vec![name("ums3")], restart: RestartScope::Restored, ..Request::sync() };
+    let (plan, refusals) = planned(&three(), &request);
+    assert_eq!(refusals, []);
+    assert_eq!(plan.targets, [name("ums3")]);
+    assert_eq!(plan.servers.keys().collect::<Vec<_>>(), [&name("ums1"), &name("ums3")]);
+    assert_eq!(plan.restarts(), [&name("ums3")]);
+}
+
+#[test]
+fn what_is_unknown_is_restored_only_where_it_was_named() {
+    let stage = Stage::new(&[("ums1", unlabelled(&["a"])), ("ums2", unlabelled(&["a", "b"]))]);
+    let main = Request { main: Some(name("ums1")), ..Request::sync() };
+    let (plan, refusals) = planned(&stage, &main);
+    assert!(plan.is_empty());
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert!(refusals[0].remedy.contains("--only"), "{refusals:?}");
+    let both = Request { only: vec![name("ums2")], ..main };
+    let (plan, refusals) = planned(&stage, &both);
+    assert_eq!(refusals, []);
+    assert_eq!(plan.targets, [name("ums2")]);
+}
+
+fn refused(stage: &Stage, request: &Request) -> String {
+    let (_, refusals) = planned(stage, request);
+    assert!(!refusals.is_empty(), "not refused");
+    assert!(refusals.iter().all(|refusal| !refusal.remedy.is_empty()), "{refusals:?}");
+    refusals.iter().map(|refusal| refusal.what.clone()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn each_bad_state_of_a_server_is_refused_and_says_which() {
+    let bad = |change: fn(&mut Stage)| {
+        let mut stage = three();
+        change(&mut stage);
+        refused(&stage, &Request::sync())
+    };
+    assert!(bad(|it| it.silence("ums3")).contains("ums3 did not answer"));
+    let versions = bad(|it| it.inspection("ums3").ums_version = Some("12.10.100".into()));
+    assert!(versions.contains("different versions") && versions.contains("ums3 12.10.100"), "{versions}");
+    assert!(bad(|it| it.inspection("ums2").ums_version = None).contains("ums2: its UMS version"));
+    assert!(bad(|it| it.report("ums3").skew_ms = 60_001).contains("clocks of"));
+    assert!(bad(|it| it.inspection("ums2").update_mode = Some(true)).contains("ums2 is in update mode"));
+    assert!(
+        bad(|it| it.inspection("ums1").health.status = HealthStatus::Err).contains("ums1 is not healthy")
+    );
+    assert!(
+        bad(|it| it.inspection("ums2").disk = Some(umsid_proto::model::Disk { free: 1, total: 2 }))
+            .contains("MiB")
+    );
+    assert!(
+        bad(|it| it.inspection("ums2").cluster = "other".parse().expect("a name")).contains("cluster other")
+    );
+    let old = bad(|it| {
+        for server in ["ums1", "ums2", "ums3"] {
+            it.inspection(server).ums_version = Some("11.10.200".into());
+        }
+    });
+    assert!(old.contains("older than 12.01.100"), "{old}");
+}
+
+#[test]
+fn sixty_seconds_between_clocks_are_allowed() {
+    let mut stage = three();
+    stage.report("ums3").skew_ms = 60_000;
+    assert_eq!(planned(&stage, &Request::sync()).1, []);
+}
+
+#[test]
+fn unknown_names_and_the_main_server_are_no_targets() {
+    let unknown = Request { only: vec![name("ums9")], ..Request::sync() };
+    assert!(refused(&three(), &unknown).contains("ums9 is not in cluster prod"));
+    let main = Request { only: vec![name("ums1")], ..Request::sync() };
+    assert!(refused(&three(), &main).contains("ums1 is the Main server"));
+}
+
+#[test]
+fn a_silent_server_stands_in_the_way_only_of_what_needs_it() {
+    let mut stage = three();
+    stage.silence("ums2");
+    let around = Request { only: vec![name("ums3")], restart: RestartScope::Restored, ..Request::sync() };
+    let (plan, refusals) = planned(&stage, &around);
+    assert_eq!(refusals, []);
+    assert_eq!(plan.targets, [name("ums3")]);
+    let all = Request { restart: RestartScope::All, ..around };
+    assert!(refused(&stage, &all).contains("ums2 did not answer"));
+}
+
+#[test]
+fn a_plan_knows_what_has_changed_since() {
+    let (then, _) = planned(&three(), &Request::sync());
+    assert_eq!(then.differences(&planned(&three(), &Request::sync()).0), Vec::<String>::new());
+    let mut stage = three();
+    stage.inspection("ums3").ums_ids = labelled("a", "a");
+    let (now, _) = planned(&stage, &Request::sync());
+    assert_eq!(then.differences(&now), ["ums3: was not-in-sync, is in-sync"]);
+    let moved = Stage::new(&[
+        ("ums1", labelled("b", "b")),
+        ("ums2", labelled("b", "b")),
+        ("ums3", labelled("c", "b")),
+    ]);
+    let (now, _) = planned(&moved, &Request::sync());
+    assert!(then.differences(&now)[0].starts_with("Main was ums1 with"), "{:?}", then.differences(&now));
+}
+
+#[test]
+fn a_plan_comes_back_from_its_file_with_the_same_digest() {
+    let (plan, _) = planned(&three(), &Request { main_fingerprint: Some(print("a")), ..Request::sync() });
+    let text = serde_json::to_string(&plan).expect("JSON");
+    let back: Plan = serde_json::from_str(&text).expect("a plan");
+    assert_eq!((back.digest(), &back), (plan.digest(), &plan));
+}

@@ -1,0 +1,446 @@
+//! The pure core driven without servers: every step done, failed, repeated, the coordinator dead at every event.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use umsid_common::digest::Digest;
+use umsid_common::name::ServerName;
+use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::Effect;
+
+use super::*;
+use crate::plan::{Basis, Kind, Purpose, Request, RestartScope, What, make};
+use crate::survey::stage::{Stage, labelled, name};
+use crate::survey::{Named, Proof, assess};
+
+fn plan(request: &Request) -> Plan {
+    let servers = [
+        ("ums1", labelled("a", "a")),
+        ("ums2", labelled("b", "a")),
+        ("ums3", labelled("c", "a")),
+        ("ums4", labelled("d", "a")),
+    ];
+    let stage = Stage::new(&servers);
+    let assessment = assess(&stage.survey, &Named::default());
+    let basis = Basis {
+        name: &stage.survey.cluster,
+        cluster: &stage.cluster,
+        survey: &stage.survey,
+        assessment: &assessment,
+        named: &Named::default(),
+        restarts: &BTreeMap::new(),
+    };
+    make(&basis, request)
+}
+
+fn begun(plan: Plan) -> Event {
+    Event::Begun { plan: Box::new(plan), by: "anna".into(), version: "0".into() }
+}
+
+/// What a step yields when all goes well.
+fn good(what: &What) -> StepResult {
+    let yields = match what {
+        What::SafetyBackup { server } => Yield::Sealed(Digest::of(server.as_str().as_bytes()), 1),
+        What::Backup { .. } => Yield::Sealed(Digest::of(b"main"), 1),
+        What::Restore { .. } | What::RestoreOwn { .. } | What::Verify { .. } | What::VerifyOwn { .. } => {
+            Yield::Proved(Proof::Yes("it is".into()))
+        }
+        _ => Yield::Nothing,
+    };
+    StepResult::Done { ums_ms: 1, yields, remarks: Vec::new() }
+}
+
+fn bad(code: Code, effect: Effect) -> StepResult {
+    StepResult::Failed { ums_ms: 1, failure: Failure::new(code, "it broke"), effect }
+}
+
+/// Drives a run as the loop does, and keeps its events.
+struct Drive {
+    state: State,
+    events: Vec<Event>,
+    running: BTreeMap<u32, u32>,
+    epoch: u64,
+}
+
+impl Drive {
+    fn new(request: &Request) -> Self {
+        let first = begun(plan(request));
+        let state = State::begin(&first).expect("it begins");
+        let mut drive = Self { state, events: vec![first], running: BTreeMap::new(), epoch: 0 };
+        drive.lease();
+        drive
+    }
+
+    fn record(&mut self, event: Event) {
+        self.state.apply(&event).expect("the loop writes only what is legal");
+        self.events.push(event);
+    }
+
+    /// A new session: the first, or after a death.
+    fn lease(&mut self) {
+        self.epoch += 1;
+        self.running.clear();
+        self.record(Event::Leased { epoch: self.epoch, by: "anna".into() });
+    }
+
+    /// One turn of the loop; `false` when the run stands still or is over. `result` is asked for the step that finishes.
+    fn turn(&mut self, result: &mut dyn FnMut(&What, u32) -> StepResult) -> bool {
+        let running: BTreeSet<u32> = self.running.keys().copied().collect();
+        match next(&self.state, &running) {
+            Next::Start(list) => {
+                for (step, attempt) in list {
+                    self.record(Event::Started { step, attempt });
+                    self.running.insert(step, attempt);
+                }
+            }
+            Next::TakeUp(list) => self.running.extend(list),
+            Next::Skip(list) => {
+                list.into_iter().for_each(|(step, why)| self.record(Event::Skipped { step, why }))
+            }
+            Next::TurnBack { why, steps } => self.record(Event::TurnedBack { why, steps }),
+            Next::Wait => {
+                let (step, attempt) = self.running.pop_first().expect("something to wait for");
+                let what = self.state.step(step).expect("it is there").what.clone();
+                let result = result(&what, attempt);
+                self.record(Event::Finished { step, attempt, result });
+            }
+            Next::Halt(halt) => {
+                self.record(Event::Halted(halt));
+                return false;
+            }
+            Next::End(outcome) => {
+                self.record(Event::Ended { outcome });
+                return false;
+            }
+            Next::Over => return false,
+        }
+        true
+    }
+
+    fn drive(&mut self, result: &mut dyn FnMut(&What, u32) -> StepResult) {
+        let mut turns = 0;
+        while self.turn(result) {
+            turns += 1;
+            assert!(turns < 1000, "it comes to an end");
+        }
+    }
+
+    fn begun(&self, kind: impl Fn(&What) -> bool) -> usize {
+        let started = |event: &Event| match event {
+            Event::Started { step, .. } => self.state.step(*step).is_some_and(|step| kind(&step.what)),
+            _ => false,
+        };
+        self.events.iter().filter(|event| started(event)).count()
+    }
+}
+
+fn requests() -> Vec<Request> {
+    let mut requests = Vec::new();
+    for restart_first in [false, true] {
+        for rehearse in [false, true] {
+            for batch in [1, 3] {
+                requests.push(Request { restart_first, rehearse, batch, ..Request::sync() });
+            }
+        }
+    }
+    requests.push(Request { kind: Kind::Restart, ..Request::sync() });
+    requests.push(Request { kind: Kind::Backup, ..Request::sync() });
+    requests
+}
+
+#[test]
+fn an_undisturbed_run_carries_out_every_step_once() {
+    for request in requests() {
+        let mut drive = Drive::new(&request);
+        drive.drive(&mut |what, _| good(what));
+        let wanted = if request.kind == Kind::Sync { Ending::Synchronized } else { Ending::Done };
+        assert_eq!(*drive.state.standing(), Standing::Ended(wanted));
+        assert_eq!(drive.begun(|_| true), drive.state.plan().steps.len());
+    }
+}
+
+/// The coordinator dies after each event, is started again, and the run ends as if nothing had happened, with every
+/// attempt that was begun taken up under its own number: never a second operation id for the same deed.
+#[test]
+fn a_death_after_any_event_changes_nothing() {
+    for request in requests() {
+        let mut undisturbed = Drive::new(&request);
+        undisturbed.drive(&mut |what, _| good(what));
+        for death in 1..undisturbed.events.len() {
+            let mut drive = Drive::new(&request);
+            while drive.events.len() <= death && drive.turn(&mut |what, _| good(what)) {}
+            if matches!(drive.state.standing(), Standing::Ended(_)) {
+                continue;
+            }
+            drive.lease();
+            drive.drive(&mut |what, _| good(what));
+            assert_eq!(drive.state.standing(), undisturbed.state.standing(), "death after event {death}");
+            assert_eq!(drive.begun(|_| true), undisturbed.begun(|_| true), "death after event {death}");
+        }
+    }
+}
+
+/// Every step of every kind of run fails once for good: the run halts, or goes back if it was the canary's, and nothing
+/// new is begun after it; resumed, it ends well.
+#[test]
+fn a_failure_at_any_step_halts_or_goes_back() {
+    for request in requests() {
+        for no in 1..=u32::try_from(plan(&request).steps.len()).expect("a few") {
+            let mut drive = Drive::new(&request);
+            let mut broken = false;
+            let target = drive.state.step(no).expect("it is there").what.clone();
+            drive.drive(&mut |what, _| {
+                if *what == target && !broken {
+                    broken = true;
+                    return bad(Code::CommandFailed, Effect::Possible);
+                }
+                good(what)
+            });
+            assert!(broken, "step {no} was reached");
+            match drive.state.standing().clone() {
+                Standing::Halted(halt) => {
+                    assert_eq!(halt.kind, HaltKind::Failed);
+                    drive.lease();
+                    drive.drive(&mut |what, _| good(what));
+                    let wanted = if request.kind == Kind::Sync { Ending::Synchronized } else { Ending::Done };
+                    assert_eq!(*drive.state.standing(), Standing::Ended(wanted), "step {no} resumed");
+                }
+                Standing::Ended(Ending::RolledBack) => {
+                    let canary = drive.state.plan().canary().expect("a canary").clone();
+                    assert_eq!(target.server(), Some(&canary), "only the canary is rolled back by itself");
+                    let others =
+                        drive.begun(|what| matches!(what, What::Restore { server } if *server != canary));
+                    assert_eq!(others, 0, "the others are untouched");
+                    let back = What::RestoreOwn { server: canary.clone(), purpose: Purpose::Rollback };
+                    assert_eq!(drive.begun(|what| *what == back), 1);
+                    assert!(touched(&drive.state).is_empty());
+                }
+                other => panic!("step {no}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_operation_is_tried_again_under_a_new_id_but_not_for_ever() {
+    let restore = |what: &What| matches!(what, What::Restore { server } if *server == name("ums3"));
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, attempt| match restore(what) && attempt == 1 {
+        true => bad(Code::Interrupted, Effect::None),
+        false => good(what),
+    });
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::Synchronized));
+    assert_eq!(drive.begun(restore), 2);
+
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match restore(what) {
+        true => StepResult::Unknown { ums_ms: 0, finding: "half there".into() },
+        false => good(what),
+    });
+    assert!(matches!(drive.state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Unknown));
+    assert_eq!(drive.begun(restore), 3);
+}
+
+#[test]
+fn targets_that_a_restart_brought_back_are_left_alone() {
+    let mut drive = Drive::new(&Request { restart_first: true, ..Request::sync() });
+    drive.drive(&mut |what, _| match what {
+        What::Recheck { server } if *server == name("ums3") => {
+            StepResult::Done { ums_ms: 0, yields: Yield::InSyncAlready, remarks: Vec::new() }
+        }
+        _ => good(what),
+    });
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::Synchronized));
+    assert_eq!(drive.begun(|what| matches!(what, What::Restore { server } if *server == name("ums3"))), 0);
+    assert_eq!(drive.begun(|what| matches!(what, What::Restart { server } if *server == name("ums3"))), 1);
+    assert_eq!(drive.begun(|what| matches!(what, What::Restore { server } if *server == name("ums2"))), 1);
+
+    let mut drive = Drive::new(&Request { restart_first: true, ..Request::sync() });
+    drive.drive(&mut |what, _| match what {
+        What::Recheck { .. } => {
+            StepResult::Done { ums_ms: 0, yields: Yield::InSyncAlready, remarks: Vec::new() }
+        }
+        _ => good(what),
+    });
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::Synchronized));
+    assert_eq!(
+        drive
+            .begun(|what| matches!(what, What::Backup { .. } | What::Transfer { .. } | What::Restore { .. })),
+        0
+    );
+    assert_eq!(drive.begun(|what| matches!(what, What::Restart { server } if *server == name("ums1"))), 0);
+}
+
+/// Invariant 11, in the core: what is not proved is not called synchronized.
+#[test]
+fn an_unproved_target_is_never_called_synchronized() {
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match what {
+        What::Verify { server } if *server == name("ums4") => {
+            let yields = Yield::Proved(Proof::Unknown("no word".into()));
+            StepResult::Done { ums_ms: 0, yields, remarks: Vec::new() }
+        }
+        _ => good(what),
+    });
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::Unverified));
+    let mut drive = Drive::new(&Request { restart: RestartScope::None, ..Request::sync() });
+    drive.drive(&mut |what, _| good(what));
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::Unverified), "not in use until restarted");
+}
+
+#[test]
+fn what_was_begun_before_going_back_does_not_stop_the_way_back() {
+    let mut drive = Drive::new(&Request::sync());
+    let second = |what: &What| matches!(what, What::Restore { server } if *server == name("ums3"));
+    while drive.begun(second) == 0 {
+        assert!(drive.turn(&mut |what, _| good(what)));
+    }
+    drive.lease();
+    let servers: Vec<ServerName> = touched(&drive.state);
+    assert_eq!(servers, [name("ums2"), name("ums3")]);
+    let steps = roll_back(&servers, &drive.state.plan().involved(), drive.state.next_number());
+    drive.record(Event::TurnedBack { why: "asked for".into(), steps });
+    drive.drive(&mut |what, _| good(what));
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::RolledBack));
+    assert!(touched(&drive.state).is_empty());
+    assert_eq!(drive.begun(|what| matches!(what, What::Restore { server } if *server == name("ums4"))), 0);
+}
+
+#[test]
+fn an_event_that_cannot_follow_is_refused_and_changes_nothing() {
+    let first = begun(plan(&Request::sync()));
+    let mut state = State::begin(&first).expect("it begins");
+    let refused = |state: &mut State, event: Event| {
+        let before = state.clone();
+        assert!(state.apply(&event).is_err(), "{event:?}");
+        assert_eq!(*state, before);
+    };
+    let started = |step, attempt| Event::Started { step, attempt };
+    refused(&mut state, started(1, 1));
+    refused(&mut state, first);
+    state.apply(&Event::Leased { epoch: 5, by: String::new() }).expect("leased");
+    refused(&mut state, Event::Leased { epoch: 5, by: String::new() });
+    refused(&mut state, started(1, 2));
+    refused(&mut state, started(99, 1));
+    refused(&mut state, started(7, 1));
+    refused(&mut state, Event::Finished { step: 1, attempt: 1, result: bad(Code::Internal, Effect::None) });
+    refused(&mut state, Event::Ended { outcome: Ending::Synchronized });
+    state.apply(&started(1, 1)).expect("started");
+    refused(&mut state, started(1, 1));
+    refused(&mut state, started(1, 2));
+    refused(&mut state, Event::Skipped { step: 1, why: String::new() });
+    refused(&mut state, Event::Finished { step: 1, attempt: 2, result: bad(Code::Internal, Effect::None) });
+    let halt = Halt { kind: HaltKind::Interrupted, why: String::new(), failure: None };
+    state.apply(&Event::Halted(halt)).expect("halted");
+    refused(&mut state, started(2, 1));
+    assert!(State::begin(&started(1, 1)).is_err());
+    assert!(State::replay([].iter()).is_err());
+}
+
+#[test]
+fn after_the_end_nothing_follows() {
+    let mut drive = Drive::new(&Request { kind: Kind::Backup, ..Request::sync() });
+    drive.drive(&mut |what, _| good(what));
+    let mut state = drive.state.clone();
+    assert!(state.apply(&Event::Leased { epoch: 99, by: String::new() }).is_err());
+    assert!(state.apply(&Event::Started { step: 1, attempt: 2 }).is_err());
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    None,
+    Fails(Code),
+    Unknown,
+    CoordinatorDies,
+    InSyncAlready,
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        6 => Just(Fault::None),
+        1 => Just(Fault::Fails(Code::CommandFailed)),
+        1 => Just(Fault::Fails(Code::Interrupted)),
+        1 => Just(Fault::Unknown),
+        2 => Just(Fault::CoordinatorDies),
+        2 => Just(Fault::InSyncAlready),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever fails and dies in whatever order: the run comes to an end it can name, its events replay to the same
+    /// state from every prefix, nothing is restored without a safety backup, and no server but the canary before the
+    /// canary is proved.
+    #[test]
+    fn any_schedule_of_faults_ends_in_a_named_state(
+        which in 0usize..10,
+        faults in prop::collection::vec(fault(), 0..60),
+    ) {
+        let mut drive = Drive::new(&requests()[which]);
+        let mut faults = faults.into_iter();
+        let mut sessions = 0;
+        loop {
+            let mut dies = false;
+            let mut result = |what: &What, _: u32| match faults.next().unwrap_or(Fault::None) {
+                Fault::InSyncAlready if matches!(what, What::Recheck { .. }) => {
+                    StepResult::Done { ums_ms: 0, yields: Yield::InSyncAlready, remarks: Vec::new() }
+                }
+                Fault::None | Fault::InSyncAlready => good(what),
+                Fault::Fails(code) => bad(code, Effect::Possible),
+                Fault::Unknown => StepResult::Unknown { ums_ms: 0, finding: "who knows".into() },
+                Fault::CoordinatorDies => {
+                    dies = true;
+                    good(what)
+                }
+            };
+            let goes_on = drive.turn(&mut result);
+            match drive.state.standing() {
+                Standing::Ended(_) => break,
+                _ if goes_on && !dies => {}
+                _ => {
+                    sessions += 1;
+                    prop_assert!(sessions < 200);
+                    drive.lease();
+                }
+            }
+        }
+        for length in 1..=drive.events.len() {
+            prop_assert!(State::replay(drive.events[..length].iter()).is_ok());
+        }
+        prop_assert_eq!(&State::replay(drive.events.iter()).expect("replays"), &drive.state);
+        let canary = drive.state.plan().targets.iter().find(|server| !drive.state.in_sync_already(server));
+        let (mut proved, mut safe) = (BTreeSet::new(), BTreeSet::new());
+        for event in &drive.events {
+            if let Event::Finished { step, result: StepResult::Done { .. }, .. } = event
+                && let Some(What::SafetyBackup { server }) = drive.state.step(*step).map(|step| &step.what)
+            {
+                safe.insert(server.clone());
+            }
+            if let Event::Started { step, .. } = event
+                && let Some(What::Restore { server } | What::RestoreOwn { server, .. }) =
+                    drive.state.step(*step).map(|step| &step.what)
+            {
+                prop_assert!(safe.contains(server), "{server} is restored without a safety backup");
+            }
+            match event {
+                Event::Finished { step, result: StepResult::Done { .. }, .. } => {
+                    if let Some(What::Verify { server }) = drive.state.step(*step).map(|step| &step.what) {
+                        proved.insert(server.clone());
+                    }
+                }
+                Event::Started { step, .. } => {
+                    if let (Some(What::Restore { server }), Some(canary)) =
+                        (drive.state.step(*step).map(|step| &step.what), canary)
+                    {
+                        prop_assert!(server == canary || proved.contains(canary));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if *drive.state.standing() == Standing::Ended(Ending::RolledBack) {
+            prop_assert!(touched(&drive.state).is_empty());
+        }
+    }
+}
