@@ -7,7 +7,7 @@ mod content;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -22,14 +22,16 @@ use crate::digest::{Digest, Fingerprint};
 use crate::durable::{self, Access, DurableError};
 use crate::name::{ClusterName, Identity, Role, RunId, ServerName};
 use crate::tls::{Credentials, VerifyError, verify_own};
-use content::{BACKUP, MANIFEST, Packed, Pieces, SignedManifest};
+use content::{BACKUP, Capped, MANIFEST, Packed, Pieces, SignedManifest};
 
 /// Longest password, in bytes.
 const PASSWORD_LIMIT: u64 = 1024;
 /// Longest `manifest.json`, in bytes.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
-/// Bytes; a recipient takes about 150 of age's header.
-const HEADER_ROOM: usize = 64 * 1024;
+/// Most recipients of one backup.
+const RECIPIENTS_LIMIT: usize = 64;
+/// Bytes for age's header, where a recipient takes about 150. age reads it again with every line: no more than needed.
+const HEADER_ROOM: usize = 16 * 1024;
 
 /// Whom a sealed backup is for: an age X25519 recipient, `age1…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -223,6 +225,9 @@ pub fn seal(
     if password.len() as u64 > PASSWORD_LIMIT {
         return Err(SealError::Content(format!("the password is longer than {PASSWORD_LIMIT} bytes")));
     }
+    if recipients.len() > RECIPIENTS_LIMIT {
+        return Err(SealError::Content(format!("it is for more than {RECIPIENTS_LIMIT} recipients")));
+    }
     let keys: Vec<x25519::Recipient> =
         recipients.iter().map(|recipient| recipient.0.parse().expect("it was parsed before")).collect();
     let encryptor = age::Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient))
@@ -304,7 +309,9 @@ pub fn open(
     into: &Path,
     limit: u64,
 ) -> Result<Opened, SealError> {
-    let decryptor = age::Decryptor::new_buffered(BufReader::new(sealed)).map_err(closed)?;
+    let (sealed, left) = Capped::new(sealed, HEADER_ROOM as u64);
+    let decryptor = age::Decryptor::new_buffered(sealed).map_err(closed)?;
+    left.set(u64::MAX);
     let plain = decryptor.decrypt(std::iter::once(&key.0 as &dyn age::Identity)).map_err(closed)?;
     let mut pieces = Pieces::new(plain);
 

@@ -261,6 +261,24 @@ fn sizes_are_bounded() {
 }
 
 #[test]
+fn a_header_without_end_is_not_read_to_its_end() {
+    let pair = Pair::new();
+    let stanza = "-> X25519 x\nAAAA\n".repeat(1_000_000);
+    let endless = format!("age-encryption.org/v1\n{stanza}");
+    let refusal = pair.open(endless.as_bytes()).err().unwrap().to_string();
+    assert!(refusal.contains("header is too long"), "{refusal}");
+    let line = format!("age-encryption.org/v1\n-> {}", "x".repeat(1_000_000));
+    assert!(matches!(pair.open(line.as_bytes()), Err(SealError::Closed(_))));
+    // Many recipients are no attack.
+    let mut all =
+        vec![SealKey::load_or_generate(&pair.dir.path().join("other.key")).unwrap().recipient(); 63];
+    all.push(pair.key.recipient());
+    assert!(pair.open(&pair.seal_as(&[1; 300_000], &pair.source, &all).unwrap().0).is_ok());
+    all.push(pair.key.recipient());
+    assert!(matches!(pair.seal_as(b"backup", &pair.source, &all), Err(SealError::Content(_))));
+}
+
+#[test]
 fn only_the_agent_of_the_source_may_sign() {
     let pair = Pair::new();
     let to = [pair.key.recipient()];

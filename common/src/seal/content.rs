@@ -3,8 +3,10 @@
 //! Written so that every `tar` reads it; read by hand, because a general tar reader accepts links, long names, sparse
 //! files and trailing bytes that must not be here.
 
-use std::io::{self, Read, Write};
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use data_encoding::BASE64;
 use jiff::Timestamp;
@@ -112,6 +114,44 @@ fn copy<E>(
         left -= wanted as u64;
     }
     Ok(digester.finish())
+}
+
+/// Gives no more bytes than are left, until that is lifted: age reads a header of any length, over and over again.
+pub(super) struct Capped<R> {
+    from: BufReader<R>,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Capped<R> {
+    /// The reader, and what is to be set to lift the cap.
+    pub(super) fn new(from: R, left: u64) -> (Self, Rc<Cell<u64>>) {
+        let left = Rc::new(Cell::new(left));
+        (Self { from: BufReader::new(from), left: left.clone() }, left)
+    }
+}
+
+impl<R: Read> BufRead for Capped<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let left = usize::try_from(self.left.get()).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is too long"));
+        }
+        let buffer = self.from.fill_buf()?;
+        Ok(&buffer[..buffer.len().min(left)])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.from.consume(length);
+        self.left.set(self.left.get().saturating_sub(length as u64));
+    }
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
+        Ok(length)
+    }
 }
 
 /// Reads the tar.
