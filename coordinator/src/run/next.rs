@@ -65,6 +65,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     let ready: Vec<(u32, u32)> = state
         .steps()
         .filter(|step| step.after.iter().all(|before| state.is_settled(*before)))
+        .filter(|step| !state.waits_for_canary(step))
         .filter_map(|step| match status(step.no)? {
             (Status::Waiting, attempt) => Some((step.no, attempt + 1)),
             _ => None,
@@ -130,9 +131,7 @@ fn give_up(state: &State, step: &Step, result: &StepResult) -> Next {
 
 /// Whether this step is the canary's own, after something was restored on it and before any other server is touched.
 fn concerns_canary(state: &State, step: &Step) -> bool {
-    let Some(canary) = state.plan().targets.iter().find(|server| !state.in_sync_already(server)) else {
-        return false;
-    };
+    let Some(canary) = state.canary() else { return false };
     let own = matches!(
         &step.what,
         What::Restore { server } | What::Restart { server } | What::Verify { server } if server == canary

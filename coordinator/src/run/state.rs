@@ -173,6 +173,9 @@ impl State {
         if let Some(open) = step.after.iter().find(|before| !self.is_settled(**before)) {
             return Err(illegal("started", format!("step {no} waits for step {open}")));
         }
+        if self.waits_for_canary(step) {
+            return Err(illegal("started", format!("step {no} waits for the canary")));
+        }
         let progress = self.known("started", no)?;
         let again =
             matches!(&progress.status, Status::Ended(result) if !matches!(result, StepResult::Done { .. }));
@@ -289,6 +292,18 @@ impl State {
         self.is_done(no)
             || (skipped
                 && self.step(no).is_some_and(|step| step.after.iter().all(|before| self.is_settled(*before))))
+    }
+
+    /// The first server something is restored on: the first target that no restart has brought back.
+    pub fn canary(&self) -> Option<&ServerName> {
+        self.plan.targets.iter().find(|server| !self.in_sync_already(server))
+    }
+
+    /// Whether this step would touch another server before the canary is verified. The plan orders it so; but when a
+    /// restart was enough for the planned canary, the next target takes its place, out of the middle of a batch.
+    pub fn waits_for_canary(&self, step: &Step) -> bool {
+        let (What::Restore { server }, Some(canary)) = (&step.what, self.canary()) else { return false };
+        server != canary && self.proof(canary).is_none()
     }
 
     /// What came of its newest attempt, where that is on record.
