@@ -116,10 +116,10 @@ impl Drop for Serving {
 }
 
 async fn serve(tls: &Arc<Tls>, limits: Limits) -> Serving {
-    serve_at("127.0.0.1:0", tls, limits).await
+    serve_at("127.0.0.1:0", tls, limits).await.unwrap()
 }
 
-async fn serve_at(address: &str, tls: &Arc<Tls>, limits: Limits) -> Serving {
+async fn serve_at(address: &str, tls: &Arc<Tls>, limits: Limits) -> std::io::Result<Serving> {
     let (address, tls): (SocketAddr, _) = (address.parse().unwrap(), tls.clone());
     serving(Some(tls.clone()), async move { Listener::bind(address, tls, limits).await }).await
 }
@@ -127,14 +127,16 @@ async fn serve_at(address: &str, tls: &Arc<Tls>, limits: Limits) -> Serving {
 async fn serving(
     tls: Option<Arc<Tls>>,
     listen: impl Future<Output = std::io::Result<Listener>> + Send + 'static,
-) -> Serving {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.spawn(listen).await.unwrap().unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    runtime.spawn(async move {
+) -> std::io::Result<Serving> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let listener = runtime.spawn(listen).await.unwrap();
+    let mut serving = Serving { address: String::new(), runtime: Some(runtime) };
+    let listener = listener?;
+    serving.address = listener.local_addr()?.to_string();
+    serving.runtime.as_ref().unwrap().spawn(async move {
         Server::builder().add_service(WhoCalls(tls)).serve_with_incoming(listener.incoming()).await.unwrap();
     });
-    Serving { address, runtime: Some(runtime) }
+    Ok(serving)
 }
 
 /// One call; what the server says of us.
@@ -475,9 +477,7 @@ async fn a_lost_connection_is_made_anew_but_only_to_the_same_server() {
     assert!(matches!(fault, Some(ConnectError::Unreachable { .. })), "{fault:?}");
 
     let serving = wait_for("the port to be free", SOON, || async {
-        let bound = TcpListener::bind(&address).await.ok();
-        drop(bound?);
-        Some(serve_at(&address, &server.tls, Limits::default()).await)
+        serve_at(&address, &server.tls, Limits::default()).await.ok()
     })
     .await;
     wait_for("the channel to be back", SOON, || async { call(&channel).await.ok() }).await;
@@ -485,9 +485,7 @@ async fn a_lost_connection_is_made_anew_but_only_to_the_same_server() {
 
     let other = Side::new(&ca, &ca.agent("c", "other"));
     let _serving = wait_for("the port to be free", SOON, || async {
-        let bound = TcpListener::bind(&address).await.ok();
-        drop(bound?);
-        Some(serve_at(&address, &other.tls, Limits::default()).await)
+        serve_at(&address, &other.tls, Limits::default()).await.ok()
     })
     .await;
     let fault = wait_for("the other server to be noticed", SOON, || async {
@@ -508,7 +506,8 @@ async fn an_enrolment_is_open_to_all_who_have_a_key_and_only_at_the_announced_ce
     let serving = serving(None, async move {
         Listener::bind_enrolment("127.0.0.1:0".parse().unwrap(), &own, Limits::default()).await
     })
-    .await;
+    .await
+    .unwrap();
 
     for pin in [Some(pin), None] {
         let (channel, presented) =
