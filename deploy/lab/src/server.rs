@@ -131,11 +131,11 @@ impl Stop {
     }
 }
 
-/// Comes back when the process the lab was made for is gone: a test that was killed leaves no servers behind.
+/// Comes back when the process the lab was made for is gone, or the lab itself: a test that was killed leaves no servers
+/// behind.
 async fn orphaned(server: &ServerDir) {
-    let owner = || Description::read(&server.lab()).ok().and_then(|lab| lab.owner);
     // Read anew each time: a lab may be set free.
-    while owner().is_none_or(process::exists) {
+    while Description::read(&server.lab()).is_ok_and(|lab| lab.owner.is_none_or(process::exists)) {
         tokio::time::sleep(OWNER).await;
     }
 }

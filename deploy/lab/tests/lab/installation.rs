@@ -95,6 +95,17 @@ fn a_lab_ends_with_the_process_it_was_made_for() {
 }
 
 #[test]
+fn a_lab_ends_when_its_directory_is_removed() {
+    let scratch = Scratch::new();
+    let dir = scratch.text("lab");
+    umsid_lab(&["up", "--dir", &dir, "--servers", "1", "--sites", "1"]).ok();
+    let lab = Lab::at(scratch.path("lab").as_path()).unwrap();
+    let pid = lab.processes()[0];
+    fs::remove_dir_all(&dir).unwrap();
+    wait_for("the server ends", || fs::read_link(format!("/proc/{pid}/exe")).is_err());
+}
+
+#[test]
 fn a_kept_lab_stays() {
     let lab = lab(1, &[]);
     let dir = lab.keep().unwrap();
