@@ -1,0 +1,131 @@
+//! Running programs from the repository's own tasks.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the repository's own tasks run cargo and what it built; the agent's spawner is for agents"
+)]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+
+/// Says something to the person at the terminal: on standard error, because standard output is for data.
+#[expect(clippy::print_stderr, reason = "this is where talk goes")]
+pub(crate) fn talk(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Does the work while Ctrl-C ends only what was started here, so that there is time to clean up after it.
+pub(crate) fn surviving_ctrl_c(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.spawn(async {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            talk("interrupted: cleaning up");
+        }
+    });
+    let outcome = work();
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Builds packages' binaries; gives the directory they are in.
+pub(crate) fn build(packages: &[&str], release: bool) -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(root())
+        .args(["build", "--bins"])
+        .args(packages.iter().flat_map(|name| ["--package", name]));
+    if release {
+        command.arg("--release");
+    }
+    // Cargo's own talk goes to standard error; nothing is to be on standard output but data.
+    let status = command.stdout(Stdio::null()).status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo build failed");
+    Ok(target_dir().join(if release { "release" } else { "debug" }))
+}
+
+/// A program with its arguments.
+pub(crate) struct Program {
+    command: Command,
+    line: String,
+}
+
+impl Program {
+    /// This program.
+    pub(crate) fn new(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let mut command = Command::new(path);
+        command.stdin(Stdio::null());
+        Self { command, line: name.to_string_lossy().into_owned() }
+    }
+
+    /// With these arguments.
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        for arg in args {
+            self.line.push(' ');
+            self.line.push_str(&arg.as_ref().to_string_lossy());
+            self.command.arg(arg);
+        }
+        self
+    }
+
+    /// Runs it on our terminal; gives its exit code.
+    pub(crate) fn show(mut self) -> anyhow::Result<i32> {
+        let status = self.command.status().with_context(|| format!("cannot run {}", self.line))?;
+        status.code().with_context(|| format!("{} was ended by a signal", self.line))
+    }
+
+    /// Runs it and keeps what it prints on standard output; its talk goes to our terminal. Its exit code must be one of
+    /// these.
+    pub(crate) fn read(mut self, allowed: &[i32]) -> anyhow::Result<String> {
+        let output: Output = self
+            .command
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("cannot run {}", self.line))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(code) if allowed.contains(&code) => Ok(text),
+            Some(code) => bail!("{} exited with {code}: {}", self.line, text.trim()),
+            None => bail!("{} was ended by a signal", self.line),
+        }
+    }
+
+    /// Starts it in a process group of its own, so that Ctrl-C at our terminal does not reach it; what it says goes to
+    /// this file.
+    pub(crate) fn start(mut self, log: &Path) -> anyhow::Result<Child> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        self.command
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.line))
+    }
+
+    /// The same for a program that goes on after us.
+    pub(crate) fn start_detached(mut self, log: &Path) -> anyhow::Result<Child> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        let out = file.try_clone().context("cannot share a log file")?;
+        self.command.stdout(out).stderr(file).spawn().with_context(|| format!("cannot start {}", self.line))
+    }
+}
