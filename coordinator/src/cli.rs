@@ -19,13 +19,22 @@ use crate::journal::Journal;
 use crate::survey::Named;
 
 pub mod ask;
+mod backup;
 mod doctor;
+mod drive;
 mod enroll;
 mod init;
 mod observer;
+mod plan;
+mod prepare;
 pub mod printout;
+mod restart;
+mod resume;
+mod rollback;
+mod runs;
 mod servers;
 mod status;
+mod sync;
 
 pub use printout::{Format, Printout};
 
@@ -65,6 +74,13 @@ enum Command {
     Enroll(enroll::Enroll),
     Servers(servers::Servers),
     Status(status::Status),
+    Plan(plan::PlanCommand),
+    Sync(sync::Sync),
+    Restart(restart::Restart),
+    Backup(backup::Backup),
+    Runs(runs::Runs),
+    Resume(resume::Resume),
+    Rollback(rollback::Rollback),
     Doctor(doctor::Doctor),
     Observer(observer::Observer),
     /// The exit codes and what they mean
@@ -103,6 +119,13 @@ impl Umsid {
             Command::Enroll(enroll) => enroll.run(&context).await,
             Command::Servers(servers) => servers.run(&context).await,
             Command::Status(status) => status.run(&context).await,
+            Command::Plan(plan) => plan.run(&context).await,
+            Command::Sync(sync) => sync.run(&context).await,
+            Command::Restart(restart) => restart.run(&context).await,
+            Command::Backup(backup) => backup.run(&context).await,
+            Command::Runs(runs) => runs.run(&context).await,
+            Command::Resume(resume) => resume.run(&context).await,
+            Command::Rollback(rollback) => rollback.run(&context).await,
             Command::Doctor(doctor) => doctor.run(&context).await,
             Command::Observer(observer) => observer.run(&context),
             Command::ExitCodes => {
@@ -142,7 +165,7 @@ impl Context {
     pub fn agents(&self, inventory: &Inventory, authority: &Authority) -> anyhow::Result<Agents> {
         let files = self.home.tls_files();
         self.renew_own(authority, &files).unwrap_or_else(|error| {
-            tracing::warn!("the coordinator's certificate was not renewed: {error:#}")
+            tracing::warn!("the coordinator's certificate was not renewed: {error:#}");
         });
         authority.publish(&files)?;
         let tls = Tls::load(files).context("the coordinator's own certificate cannot be used")?;

@@ -203,12 +203,12 @@ impl Enroll {
             });
         }
         if !tries.is_empty() {
-            let limit = if wait.is_zero() { "not".to_owned() } else { format!("until {}", clock(wait)) };
+            let limit =
+                if wait.is_zero() { String::new() } else { format!("; waiting until {}", clock(wait)) };
             context.out.say(format_args!(
-                "join files are in {}: put each on its server and run `umsid-agent enroll --join FILE` there; waiting {limit} for \
-                 {} servers",
+                "{} join files are in {}: put each on its server and run `umsid-agent enroll --join FILE` there{limit}",
+                tries.len(),
                 dir.display(),
-                tries.len()
             ));
         }
         let mut worst = Exit::Success;

@@ -87,6 +87,11 @@ impl Printout {
 
     /// A table on standard output; fitted to a terminal, and one line for each row elsewhere.
     pub fn table(&self, header: &[&str], rows: Vec<Vec<Cell>>) -> io::Result<()> {
+        self.text(self.rendered(header, rows))
+    }
+
+    /// The same as text.
+    pub fn rendered(&self, header: &[&str], rows: Vec<Vec<Cell>>) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(header.to_vec());
         if self.colours {
@@ -108,7 +113,7 @@ impl Printout {
                 }
             }));
         }
-        self.text(table.trim_fmt())
+        table.trim_fmt()
     }
 
     /// One JSON document on standard output.

@@ -7,6 +7,7 @@ use umsid_common::digest::Fingerprint;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_proto::model::{HealthStatus, Inspection, RawOutput, ServiceStatus};
 
+use super::prepare::tend;
 use super::printout::{Cell, Tone};
 use super::{Context, Format, day};
 use crate::agents::Agents;
@@ -144,18 +145,7 @@ async fn see(
     cluster: &Cluster,
 ) -> Seen {
     let (survey, connections) = survey::take(agents, name, cluster).await;
-    for (server, agent) in &connections {
-        match agents.tend(agent, authority).await {
-            Ok(tended) => {
-                if let Some(until) = tended.renewed {
-                    context
-                        .out
-                        .say(format_args!("renewed the certificate of {name}/{server} until {}", day(until)));
-                }
-            }
-            Err(error) => context.out.say(format_args!("{name}/{server}: {:#}", anyhow::Error::new(error))),
-        }
-    }
+    tend(context, agents, authority, &connections).await;
     let assessment = survey::assess(&survey, &context.named(name, cluster).await);
     Seen { cluster: cluster.clone(), survey, assessment }
 }

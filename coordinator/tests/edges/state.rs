@@ -1,0 +1,93 @@
+//! The state directory: made once, never overwritten, needed by everything else.
+
+use crate::house::House;
+
+#[test]
+fn init_says_what_it_made_and_what_comes_next() {
+    let house = House::empty();
+    let ran =
+        house.umsid(&["init", "--name", "anna", "--trust-domain", "lab"]).exits(0).says("umsid-agent enroll");
+    assert!(ran.out.contains("spiffe://lab/coordinator/anna"), "{}", ran.out);
+    house.umsid(&["doctor"]).exits(0);
+}
+
+#[test]
+fn init_twice_says_what_is_there_and_changes_nothing() {
+    let house = House::new();
+    let key = || std::fs::read(house.state().join("authority/key.pem")).unwrap();
+    let (before, inventory) = (key(), house.inventory());
+    house.umsid(&["init"]).exits(1).says("it holds authority, coordinator, inventory.toml");
+    assert_eq!((key(), house.inventory()), (before, inventory));
+}
+
+#[test]
+fn before_init_everything_says_so() {
+    let house = House::empty();
+    for command in ["servers", "status", "doctor"] {
+        let ran = house.umsid(&[command]).exits(1);
+        let said = format!("{}{}", ran.out, ran.err);
+        assert!(said.contains("run `umsid init` first"), "{command}: {said}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_state_directory_open_to_others_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let house = House::new();
+    std::fs::set_permissions(house.state(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    house.umsid(&["servers"]).exits(1).says("is not private").says("chmod 0700");
+}
+
+#[test]
+fn a_key_under_a_passphrase_is_used_only_with_it() {
+    let house = House::empty();
+    let file = |text: &str| {
+        let path = house.dir.path().join(text);
+        umsid_common::durable::replace(&path, text.as_bytes(), umsid_common::durable::Access::Private)
+            .unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) = (file("right"), file("wrong"));
+    house.umsid(&["init", "--passphrase-file", &right]).exits(0);
+    let out = house.dir.path().join("observer");
+    let add = ["observer", "add", "nagios", "--out", out.to_str().unwrap()];
+    house.umsid(&add).exits(6).says("--passphrase-file");
+    house.umsid(&[&add[..], &["--passphrase-file", &wrong]].concat()).exits(6).says("does not open");
+    house.umsid(&[&add[..], &["--passphrase-file", &right]].concat()).exits(0);
+    assert!(out.join("certificate.pem").exists());
+}
+
+#[test]
+fn a_bad_inventory_is_refused_by_name_and_key() {
+    let house = House::new();
+    let text = house.inventory() + "\n[clusters.hamburg]\nmian = \"x\"\n";
+    let path = house.state().join("inventory.toml");
+    umsid_common::durable::replace(&path, text.as_bytes(), umsid_common::durable::Access::Private).unwrap();
+    house.umsid(&["status"]).exits(1).says("inventory.toml").says("clusters.hamburg.mian");
+}
+
+#[test]
+fn the_exit_codes_are_documented() {
+    let house = House::empty();
+    let help = house.umsid(&["help", "exit-codes"]).exits(0);
+    let table = house.umsid(&["exit-codes"]).exits(0);
+    for code in ["  0  ", "  3  ", "130  "] {
+        assert!(help.out.contains(code) && table.out.contains(code), "{code}");
+    }
+    house.umsid(&["stauts"]).exits(2).says("status");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_is_no_reason_to_panic() {
+    let house = House::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    #[expect(clippy::disallowed_methods, reason = "assert_cmd always reads standard output itself")]
+    let mut umsid = std::process::Command::new(env!("CARGO_BIN_EXE_umsid"));
+    let umsid = umsid.env("UMSID_STATE_DIR", house.state()).arg("doctor").stdout(writer);
+    let ended = umsid.stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(1), ""));
+}
