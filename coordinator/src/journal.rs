@@ -359,3 +359,6 @@ impl RunLog {
         matches!(self.state().standing(), Standing::Ended(_))
     }
 }
+
+#[cfg(test)]
+mod tests;

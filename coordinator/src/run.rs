@@ -51,6 +51,8 @@ impl Default for Pace {
 /// What a run tells while it goes on.
 #[derive(Clone, Debug)]
 pub enum Notice {
+    /// The run has a name: the first thing that is told.
+    Named(RunId),
     /// An event that is in the journal now.
     Recorded(Recorded),
     /// What a server, or the cluster, does now.
@@ -112,6 +114,7 @@ pub enum RunError {
 /// Begins a run and carries it out as far as it goes.
 pub async fn begin(journal: &Journal, plan: Plan, crew: &Crew) -> Result<RunLog, RunError> {
     let run = RunId::new(Timestamp::now());
+    (crew.tell)(Notice::Named(run.clone()));
     let leases = Leases::take(&run, 0, &plan, crew).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let first = Event::Begun { plan: Box::new(plan), by: crew.by.clone(), version };
@@ -167,6 +170,7 @@ async fn carry_out(
     crew: &Crew,
     turn: Option<Event>,
 ) -> Result<(), RunError> {
+    (crew.tell)(Notice::Named(log.run().clone()));
     let mut session = Session { log, crew, halting: None, running: BTreeSet::new() };
     let outcome = session.go(&leases, turn).await;
     // Whoever comes next need not wait for the leases to run out. A server out of reach keeps it until then.
@@ -319,4 +323,4 @@ impl Leases {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

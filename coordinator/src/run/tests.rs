@@ -13,7 +13,7 @@ use crate::plan::{Basis, Kind, Purpose, Request, RestartScope, What, make};
 use crate::survey::stage::{Stage, labelled, name};
 use crate::survey::{Named, Proof, assess};
 
-fn plan(request: &Request) -> Plan {
+pub(crate) fn plan(request: &Request) -> Plan {
     let servers = [
         ("ums1", labelled("a", "a")),
         ("ums2", labelled("b", "a")),
@@ -33,12 +33,12 @@ fn plan(request: &Request) -> Plan {
     make(&basis, request)
 }
 
-fn begun(plan: Plan) -> Event {
+pub(crate) fn begun(plan: Plan) -> Event {
     Event::Begun { plan: Box::new(plan), by: "anna".into(), version: "0".into() }
 }
 
 /// What a step yields when all goes well.
-fn good(what: &What) -> StepResult {
+pub(crate) fn good(what: &What) -> StepResult {
     let yields = match what {
         What::SafetyBackup { server } => Yield::Sealed(Digest::of(server.as_str().as_bytes()), 1),
         What::Backup { .. } => Yield::Sealed(Digest::of(b"main"), 1),
