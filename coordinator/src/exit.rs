@@ -11,6 +11,8 @@ use crate::agents::AgentError;
 use crate::authority::AuthorityError;
 use crate::home::HomeError;
 use crate::inventory::InventoryError;
+use crate::journal::JournalError;
+use crate::run::{LeaseError, RunError};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,7 +154,7 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
         return Some((refusal.exit, refusal.remedy.clone()));
     }
     if let Some(failure) = failure_of(link) {
-        return Some((of_failure(failure), failure.remedy.clone()));
+        return Some((of_code(failure.code), failure.remedy.clone()));
     }
     if let Some(AgentError::Lost { .. }) = link.downcast_ref() {
         return Some((Exit::Unreachable, "try again; what was asked may have happened or not".into()));
@@ -160,6 +162,12 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
     if let Some(error) = link.downcast_ref::<ConnectError>() {
         let (exit, remedy) = of_connection(error);
         return Some((exit, remedy.into()));
+    }
+    if let Some(error) = link.downcast_ref::<RunError>() {
+        return of_run(error);
+    }
+    if let Some(error) = link.downcast_ref::<JournalError>() {
+        return Some((of_journal(error), error.remedy().into()));
     }
     let (exit, remedy) = if let Some(error) = link.downcast_ref::<AuthorityError>() {
         match error {
@@ -213,8 +221,9 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
     Some((exit, remedy.into()))
 }
 
-fn of_failure(failure: &Failure) -> Exit {
-    match failure.code {
+/// How the program ends when an agent's failure is why.
+pub fn of_code(code: Code) -> Exit {
+    match code {
         Code::LeaseHeld | Code::LeaseLost | Code::StaleEpoch | Code::Busy => Exit::Locked,
         Code::WrongPassword | Code::EnrolmentRefused => Exit::WrongPassword,
         Code::Certificate | Code::NotAllowed => Exit::Certificate,
@@ -237,6 +246,41 @@ fn of_failure(failure: &Failure) -> Exit {
         | Code::NotHealthy
         | Code::Interrupted
         | Code::Internal => Exit::Failed,
+    }
+}
+
+/// What a run that could not go on means; `None`: what is behind it says.
+fn of_run(error: &RunError) -> Option<(Exit, String)> {
+    let (exit, remedy) = match error {
+        RunError::Journal(_) | RunError::Lease(LeaseError::Refused { .. }) | RunError::Silent { .. } => {
+            return None;
+        }
+        RunError::Lease(LeaseError::Held { held, .. }) => {
+            return Some((
+                Exit::Locked,
+                format!(
+                    "wait until it is done, or stop it where it runs; a run whose umsid died lets go at {}",
+                    held.until.strftime("%H:%M:%S UTC")
+                ),
+            ));
+        }
+        RunError::Lease(LeaseError::Missing(_)) => {
+            (Exit::Unreachable, "`umsid status` shows which servers answer")
+        }
+        RunError::Over(_) => {
+            (Exit::Usage, "`umsid runs` lists the runs; `umsid status` shows how the servers stand")
+        }
+        RunError::NothingToRollBack(_) => (Exit::Usage, "`umsid runs show RUN` shows what it did"),
+    };
+    Some((exit, remedy.into()))
+}
+
+fn of_journal(error: &JournalError) -> Exit {
+    match error {
+        JournalError::Elsewhere(_) => Exit::Locked,
+        JournalError::Missing(_) => Exit::Usage,
+        JournalError::Corrupt { .. } => Exit::NeedsOperator,
+        JournalError::Database { .. } | JournalError::Torn(_) | JournalError::Illegal(_) => Exit::Failed,
     }
 }
 

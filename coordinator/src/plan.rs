@@ -19,6 +19,9 @@ pub use make::make;
 pub use preflight::{Refusal, RefusalKind, preflight};
 pub use restore_own::{roll_back, touched};
 
+/// The format of plans: what is in one, and what it means.
+pub const VERSION: u32 = 1;
+
 /// What an administrator asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -102,7 +105,7 @@ pub enum RestartScope {
 /// The steps of one run, and what they were derived from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Of this format: 1.
+    /// Of this format: [`VERSION`].
     pub version: u32,
     /// The cluster.
     pub cluster: ClusterName,
@@ -343,7 +346,14 @@ impl Plan {
                 (None, None) => {}
             }
         }
-        if differences.is_empty() && (self.targets != now.targets || self.steps != now.steps) {
+        if self.escrow != now.escrow {
+            differences.push("another escrow recipient may open the backups now".to_owned());
+        }
+        // How long restarts took lately is no fact the plan rests on.
+        let steps = |plan: &Plan| -> Vec<Step> {
+            plan.steps.iter().map(|step| Step { downtime_s: None, ..step.clone() }).collect()
+        };
+        if differences.is_empty() && (self.targets != now.targets || steps(self) != steps(now)) {
             differences.push("the same request leads to other steps now".to_owned());
         }
         differences

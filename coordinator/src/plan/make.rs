@@ -39,7 +39,7 @@ pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
     }
     let steps = draft.steps;
     Plan {
-        version: 1,
+        version: super::VERSION,
         cluster: basis.name.clone(),
         request: request.clone(),
         surveyed: basis.survey.taken,

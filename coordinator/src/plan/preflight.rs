@@ -41,6 +41,8 @@ pub enum RefusalKind {
     Request,
     /// The state of servers forbids it.
     Servers,
+    /// Whether servers are in sync is not known.
+    Unknown,
 }
 
 /// All that speaks against carrying out this plan; empty: nothing.
@@ -132,7 +134,7 @@ fn unknown_servers(basis: &Basis<'_>, request: &Request, found: &mut Refusals) {
         // Servers that did not answer have been named already.
         if verdict.state == SyncState::Unknown && basis.survey.report(server).is_some() {
             found.add(
-                RefusalKind::Servers,
+                RefusalKind::Unknown,
                 format!("{server}: whether it is in sync is unknown: {}", verdict.evidence),
                 "`umsid status --raw` shows what its UMS printed; name the servers to synchronize: --only SERVER",
             );

@@ -1,0 +1,215 @@
+//! Carrying out a run for somebody who watches: display, Ctrl-C, report.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::SignedDuration;
+use tokio_util::sync::CancellationToken;
+use umsid_common::name::ServerName;
+
+use super::prepare::Situation;
+use super::{Context, Format};
+use crate::exit::{self, Exit};
+use crate::journal::RunLog;
+use crate::plan::Plan;
+use crate::progress::{Display, report_document};
+use crate::report::{Report, Stopwatch};
+use crate::run::{self, Crew, Pace, RunError};
+
+/// How patient a run is.
+#[derive(Debug, Args)]
+pub(super) struct Patience {
+    /// How long a server may be out of reach before the run halts, as `30s` or `10min`
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5min")]
+    contact_timeout: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration =
+        text.parse().map_err(|_| "a duration looks like 30s, 10min or 1h30min".to_owned())?;
+    Duration::try_from(duration).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+/// What is to be carried out.
+pub(super) enum Work {
+    /// A new run.
+    Begin(Plan),
+    /// A run that stands still.
+    Resume(RunLog),
+    /// A run to be undone, on these servers or all it touched.
+    TurnBack(RunLog, Vec<ServerName>),
+}
+
+impl Work {
+    fn plan(&self) -> &Plan {
+        match self {
+            Self::Begin(plan) => plan,
+            Self::Resume(log) | Self::TurnBack(log, _) => log.state().plan(),
+        }
+    }
+}
+
+/// Carries it out as far as it goes; `thinking` is the time a person took to say yes.
+pub(super) async fn drive(
+    context: &Context,
+    situation: Situation,
+    work: Work,
+    patience: &Patience,
+    thinking: Duration,
+) -> anyhow::Result<Exit> {
+    let plan = work.plan().clone();
+    let (more, events_before, by_request) = match &work {
+        Work::Begin(_) => (Vec::new(), 0, false),
+        Work::Resume(log) => (log.state().steps().cloned().collect(), log.events().len(), false),
+        Work::TurnBack(log, _) => (log.state().steps().cloned().collect(), log.events().len(), true),
+    };
+    let display = Arc::new(Display::new(context.out, &plan, &more));
+    let survey_ums_ms = situation.survey.ums_ms();
+    let begun = situation.begun;
+    let stop = CancellationToken::new();
+    let crew = Crew {
+        agents: situation.connections,
+        survey: situation.survey,
+        by: situation.by,
+        pace: Pace { contact: patience.contact_timeout, ..Pace::default() },
+        tell: {
+            let display = Arc::clone(&display);
+            Arc::new(move |notice| display.tell(&notice))
+        },
+        stop: stop.clone(),
+    };
+    let asked_to_leave = asked_to_leave(&display, stop)?;
+    let journal = situation.journal;
+    let going = async {
+        match work {
+            Work::Begin(plan) => run::begin(&journal, plan, &crew).await,
+            Work::Resume(log) => run::resume(log, &crew).await,
+            Work::TurnBack(log, servers) => run::turn_back(log, &servers, &crew).await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = going => Some(ended),
+        () = asked_to_leave => None,
+    };
+    display.close();
+    let Some(ended) = ended else {
+        let error =
+            exit::Refusal::new(Exit::Interrupted, "left at once; what was going on on servers goes on there");
+        return Err(error.remedy(resume(&display)).into());
+    };
+    let log = ended.map_err(|error| with_run(error, &display))?;
+    let elapsed = begun.elapsed().saturating_sub(thinking);
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let report = Report::of(&log, Stopwatch { events_before, elapsed_ms, survey_ums_ms }, by_request);
+    show(context, &report)?;
+    Ok(report.exit())
+}
+
+/// A run that ended without a word in its journal is named, so that it can be taken up.
+fn with_run(error: RunError, display: &Display) -> anyhow::Error {
+    match (&error, display.run()) {
+        (RunError::Journal(_), Some(run)) => {
+            let what = format!("run {run} was stopped");
+            exit::Refusal::new(Exit::Failed, what).remedy(resume(display)).because(error).into()
+        }
+        _ => error.into(),
+    }
+}
+
+fn resume(display: &Display) -> String {
+    display.run().map_or_else(
+        || "begin again: no run was begun".to_owned(),
+        |run| format!("`umsid resume {run}` goes on where it stands"),
+    )
+}
+
+/// Prints what came of a run: the data on standard output, what to do about it on standard error.
+pub(super) fn show(context: &Context, report: &Report) -> io::Result<()> {
+    if context.out.format() == Format::Json {
+        return context.out.json_line(&report_document(report));
+    }
+    if report.run.is_some() {
+        let (header, rows) = report.table();
+        context.out.table(&header, rows)?;
+    }
+    context.out.text(report.summary())?;
+    let aftermath = report.aftermath();
+    if !aftermath.is_empty() {
+        // With standard error gone there is nobody to talk to.
+        let _ = io::stderr().lock().write_all(aftermath.as_bytes());
+    }
+    Ok(())
+}
+
+/// The first Ctrl-C or SIGTERM stops the run after what is going on; this ends at the second.
+fn asked_to_leave(
+    display: &Arc<Display>,
+    stop: CancellationToken,
+) -> io::Result<impl Future<Output = ()> + use<>> {
+    let mut signals = Signals::new()?;
+    let display = Arc::clone(display);
+    Ok(async move {
+        signals.next().await;
+        stop.cancel();
+        let going_on = display.going_on();
+        let wait = if going_on.is_empty() {
+            "stopping".to_owned()
+        } else {
+            format!("stopping after what is going on: {}", going_on.join("; "))
+        };
+        display.say(&format!("{wait}. Ctrl-C again leaves at once"));
+        signals.next().await;
+    })
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("10min"), Ok(Duration::from_secs(600)));
+        assert!(duration("-1s").unwrap_err().contains("negative"));
+        assert!(duration("soon").unwrap_err().contains("looks like"));
+    }
+}

@@ -1,0 +1,264 @@
+//! What every command that runs something begins with: who is asked, what they say, and what that means.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use umsid_common::name::{ClusterName, Role, RunId, ServerName};
+
+use super::{Context, day};
+use crate::agents::{Agent, Agents};
+use crate::authority::Authority;
+use crate::exit::{self, Exit};
+use crate::inventory::{Cluster, Inventory};
+use crate::journal::{History, Journal, JournalError, LastWord, RunLog};
+use crate::plan::{self, Basis, Plan, Refusal, RefusalKind, Request};
+use crate::survey::{self, Assessment, Named, SilenceKind, Survey};
+
+/// A cluster as it stands at one moment, and the connections to change it.
+pub(super) struct Situation {
+    /// The cluster's name.
+    pub(super) name: ClusterName,
+    /// From the inventory.
+    pub(super) cluster: Cluster,
+    /// The record of all runs.
+    pub(super) journal: Journal,
+    /// What earlier runs tell.
+    pub(super) history: History,
+    /// Who we are, as agents and the journal hold it.
+    pub(super) by: String,
+    /// What the servers reported.
+    pub(super) survey: Survey,
+    /// Those that answered.
+    pub(super) connections: BTreeMap<ServerName, Agent>,
+    /// What is known of Main besides.
+    pub(super) named: Named,
+    /// What follows.
+    pub(super) assessment: Assessment,
+    /// When the survey was begun.
+    pub(super) begun: Instant,
+}
+
+/// The cluster that is meant: the one named, or the only one there is.
+pub(super) fn meant(inventory: &Inventory, named: Option<&ClusterName>) -> anyhow::Result<ClusterName> {
+    if let Some(name) = named {
+        return Ok(inventory.cluster(name).map(|_| name.clone())?);
+    }
+    let known: Vec<&ClusterName> = inventory.clusters.keys().collect();
+    match known.as_slice() {
+        [only] => Ok((*only).clone()),
+        [] => Err(exit::Refusal::new(Exit::Usage, "no server is enrolled yet")
+            .remedy("run `umsid-agent enroll` on a UMS server, then `umsid enroll` here")
+            .into()),
+        several => {
+            let names: Vec<&str> = several.iter().map(|name| name.as_str()).collect();
+            Err(exit::Refusal::new(Exit::Usage, format!("which cluster? There are {}", names.join(", ")))
+                .remedy("name one")
+                .into())
+        }
+    }
+}
+
+impl Situation {
+    /// Asks every server of a cluster. `main` and its fingerprint of the request win over the inventory's.
+    pub(super) async fn see(
+        context: &Context,
+        name: Option<&ClusterName>,
+        request: &Request,
+    ) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let inventory = context.inventory()?;
+        let name = meant(&inventory, name)?;
+        let cluster = inventory.cluster(&name)?.clone();
+        let authority = context.authority()?;
+        let agents = context.agents(&inventory, &authority)?;
+        let by = by(&agents);
+        let past = async {
+            let journal = Journal::open(&context.home.database_path()).await?;
+            let history = journal.history(&name).await?;
+            Ok::<_, JournalError>((journal, history))
+        };
+        let (past, (survey, connections)) = tokio::join!(past, survey::take(&agents, &name, &cluster));
+        let (journal, history) = past?;
+        tend(context, &agents, &authority, &connections).await;
+        let named = Named {
+            server: request.main.clone().or_else(|| cluster.main.clone()),
+            fingerprint: request.main_fingerprint.or(cluster.main_fingerprint),
+            remembered: history.main.clone(),
+        };
+        let assessment = survey::assess(&survey, &named);
+        Ok(Self { name, cluster, journal, history, by, survey, connections, named, assessment, begun })
+    }
+
+    /// The plan for a request, and all that speaks against it.
+    pub(super) fn plan(&self, request: &Request) -> (Plan, Vec<Refusal>) {
+        let basis = Basis {
+            name: &self.name,
+            cluster: &self.cluster,
+            survey: &self.survey,
+            assessment: &self.assessment,
+            named: &self.named,
+            restarts: &self.history.restarts,
+        };
+        let plan = plan::make(&basis, request);
+        let refusals = plan::preflight(&basis, request, &plan);
+        (plan, refusals)
+    }
+
+    /// What speaks against going on with a plan that is on record: servers that take part and do not answer.
+    pub(super) fn silent(&self, plan: &Plan) -> Vec<Refusal> {
+        let silent = plan.servers.keys().filter_map(|server| {
+            let Some(answer) = self.survey.servers.get(server) else {
+                return Some(Refusal {
+                    kind: RefusalKind::Request,
+                    what: format!("{server} takes part in the run, but is not in the inventory any more"),
+                    remedy: "enrol it again, or begin a new run".to_owned(),
+                });
+            };
+            let silence = answer.report.as_ref().err()?;
+            let kind = match silence.kind {
+                SilenceKind::Certificate | SilenceKind::WrongServer => RefusalKind::Certificate,
+                SilenceKind::Unreachable | SilenceKind::Refused => RefusalKind::Unreachable,
+            };
+            let what = format!("{server} did not answer: {}", silence.causes.join(": "));
+            Some(Refusal { kind, what, remedy: silence.remedy().to_owned() })
+        });
+        silent.collect()
+    }
+
+    /// Refuses where a run of this cluster was begun and never came to an end or a halt: its umsid died, or is at it.
+    pub(super) async fn nobody_in_the_middle(&self, context: &Context) -> anyhow::Result<()> {
+        for run in self.journal.runs().await?.into_iter().filter(|run| run.cluster == self.name) {
+            match run.standing {
+                LastWord::Ended(_) => {}
+                LastWord::Halted(_) => {
+                    if !self.is_superseded(&run.run).await? {
+                        context.out.say(format_args!(
+                            "run {} stands still: `umsid resume {}` goes on with it, this begins a new one",
+                            run.run, run.run
+                        ));
+                    }
+                }
+                LastWord::Open => match self.journal.load(&run.run).await {
+                    // Never begun: nothing was done in it.
+                    Err(JournalError::Torn(_)) => {}
+                    Err(error @ JournalError::Corrupt { .. }) => {
+                        context.out.say(format_args!("{:#}", anyhow::Error::new(error)));
+                    }
+                    Err(error) => return Err(error.into()),
+                    Ok(log) => return Err(self.in_the_middle(&log)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a newer synchronization of this cluster is on record.
+    async fn is_superseded(&self, run: &RunId) -> Result<bool, JournalError> {
+        Ok(super::runs::newer_sync(&self.journal.runs().await?, &self.name, run).is_some())
+    }
+
+    fn in_the_middle(&self, log: &RunLog) -> anyhow::Error {
+        let run = log.run();
+        let leases = self.survey.servers.keys().filter_map(|server| {
+            let lease = self.survey.report(server)?.inspection.lease.as_ref()?;
+            (lease.run == *run).then_some((server, lease))
+        });
+        let remedy = format!(
+            "if no umsid is at it any more: `umsid resume {run}` goes on, `umsid rollback {run}` puts servers back"
+        );
+        match leases.max_by_key(|(_, lease)| lease.until) {
+            Some((server, lease)) => exit::Refusal::new(
+                Exit::Locked,
+                format!(
+                    "{server} is locked by run {run} of {} since {}, until {} unless renewed",
+                    lease.holder, lease.since, lease.until
+                ),
+            ),
+            None => exit::Refusal::new(
+                Exit::NeedsOperator,
+                format!("run {run} of {} has no end: its umsid was stopped in the middle", log.state().by()),
+            ),
+        }
+        .remedy(remedy)
+        .into()
+    }
+}
+
+/// Gives every agent what it lacks: revocation list, certificate. What cannot be given is said, and no reason to stop.
+pub(super) async fn tend(
+    context: &Context,
+    agents: &Agents,
+    authority: &Authority,
+    connections: &BTreeMap<ServerName, Agent>,
+) {
+    for (server, agent) in connections {
+        let place = format!("{}/{server}", agent.cluster());
+        match agents.tend(agent, authority).await {
+            Ok(tended) => {
+                if let Some(until) = tended.renewed {
+                    context.out.say(format_args!("renewed the certificate of {place} until {}", day(until)));
+                }
+            }
+            Err(error) => context.out.say(format_args!("{place}: {:#}", anyhow::Error::new(error))),
+        }
+    }
+}
+
+/// Who we are: `coordinator anna (anna@admin1)`.
+fn by(agents: &Agents) -> String {
+    let credentials = agents.tls().current();
+    let name = match &credentials.identity().role {
+        Role::Coordinator(name) => format!("coordinator {name}"),
+        _ => credentials.identity().to_string(),
+    };
+    let variable = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok());
+    let user = variable(&["SUDO_USER", "USER", "LOGNAME", "USERNAME"]);
+    let host =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| variable(&["COMPUTERNAME"]));
+    match (user, host) {
+        (Some(user), Some(host)) => format!("{name} ({user}@{})", host.trim()),
+        (Some(user), None) => format!("{name} ({user})"),
+        (None, Some(host)) => format!("{name} (on {})", host.trim()),
+        (None, None) => name,
+    }
+}
+
+/// Says all that speaks against a run, each with what to do, and gives the error to end with.
+pub(super) fn refuse(context: &Context, refusals: &[Refusal]) -> anyhow::Error {
+    let exit = refusals.iter().map(|refusal| exit_of(refusal.kind)).min_by_key(|exit| precedence(*exit));
+    let exit = exit.unwrap_or(Exit::Failed);
+    if let [only] = refusals {
+        return exit::Refusal::new(exit, &only.what)
+            .remedy(format!("{}. Nothing was changed", only.remedy))
+            .into();
+    }
+    for refusal in refusals {
+        context.out.say(format_args!("- {}\n  what to do: {}", refusal.what, refusal.remedy));
+    }
+    let what = format!("{} things speak against it; nothing was changed", refusals.len());
+    exit::Refusal::new(exit, what).into()
+}
+
+fn exit_of(kind: RefusalKind) -> Exit {
+    match kind {
+        RefusalKind::Request => Exit::Usage,
+        RefusalKind::Certificate => Exit::Certificate,
+        RefusalKind::Unreachable => Exit::Unreachable,
+        RefusalKind::Main => Exit::NeedsOperator,
+        RefusalKind::Servers => Exit::Failed,
+        RefusalKind::Unknown => Exit::NotInSync,
+    }
+}
+
+/// Which of several reasons gives the exit code: what the caller can correct at once first, then what others follow from.
+fn precedence(exit: Exit) -> usize {
+    let order = [
+        Exit::Usage,
+        Exit::Certificate,
+        Exit::Unreachable,
+        Exit::NeedsOperator,
+        Exit::Failed,
+        Exit::NotInSync,
+    ];
+    order.iter().position(|other| *other == exit).unwrap_or(order.len())
+}

@@ -1,0 +1,67 @@
+//! `umsid resume`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Context;
+use super::drive::{Patience, Work, drive};
+use super::prepare::{Situation, refuse};
+use super::runs::{newer_sync, open_journal, run_meant, unfinished};
+use crate::exit::{self, Exit};
+use crate::journal::RunLog;
+use crate::plan::Kind;
+use crate::run::RunError;
+
+/// Go on with a run that stands still, or whose umsid died
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  umsid resume                    the only run that stands still
+  umsid resume 20261122t204512    any beginning of its id that fits no other
+
+What was begun on a server is taken up, never done twice.")]
+pub(super) struct Resume {
+    /// Which run, or the beginning of its id [default: the only one that stands still]
+    run: Option<String>,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+impl Resume {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        context.home.open()?;
+        let journal = open_journal(context).await?;
+        let runs = journal.runs().await?;
+        let run = match &self.run {
+            Some(text) => run_meant(&runs, text)?,
+            None => unfinished(&runs)?,
+        };
+        let log = journal.load(&run).await?;
+        if log.is_over() {
+            return Err(RunError::Over(run).into());
+        }
+        let plan = log.state().plan();
+        if plan.request.kind == Kind::Sync
+            && let Some(newer) = newer_sync(&runs, &plan.cluster, &run)
+        {
+            let what = format!("run {newer} came after {run}: what {run} rests on is not so any more");
+            return Err(exit::Refusal::new(Exit::Failed, what)
+                .remedy(format!(
+                    "`umsid status {}` shows how the servers stand; begin a new sync",
+                    plan.cluster
+                ))
+                .into());
+        }
+        let situation = situation_of(context, &log).await?;
+        drive(context, situation, Work::Resume(log), &self.patience, Duration::ZERO).await
+    }
+}
+
+/// The servers of a run as they stand now; all that take part have answered.
+pub(super) async fn situation_of(context: &Context, log: &RunLog) -> anyhow::Result<Situation> {
+    let plan = log.state().plan();
+    let situation = Situation::see(context, Some(&plan.cluster), &plan.request).await?;
+    let refusals = situation.silent(plan);
+    if refusals.is_empty() { Ok(situation) } else { Err(refuse(context, &refusals)) }
+}

@@ -1,0 +1,139 @@
+//! `umsid sync`
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use umsid_common::name::ClusterName;
+
+use super::drive::{Patience, Work, drive, show};
+use super::plan::{PlanFile, Wish, nothing_to_do, present, text};
+use super::prepare::{Situation, refuse};
+use super::{Context, Format, ask};
+use crate::exit::{self, Exit};
+use crate::plan::{Kind, Plan, Request};
+use crate::report::{Report, Stopwatch};
+
+/// Bring the servers that are out of sync back: back up, transfer, restore, restart, verify
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  umsid sync hamburg
+  umsid sync hamburg --yes --batch 2
+  umsid sync hamburg --only ums3          the others are not restarted
+  umsid sync --plan friday.json --yes
+
+The plan is shown first, and you are asked. The first server is done completely and verified before any other is touched;
+if it fails it is put back as it was. Ctrl-C stops after what is going on; `umsid resume` goes on, `umsid rollback` goes back.
+Exit code 0 only if every server that was to be synchronized is verified synchronized.")]
+pub(super) struct Sync {
+    /// Which cluster [default: the only one there is]
+    cluster: Option<ClusterName>,
+    /// Carry out exactly this plan, made by `umsid plan --out`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["main", "main_fingerprint", "only", "batch", "restart",
+        "restart_first", "rehearse", "settle", "verify_after_restart"])]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    wish: Wish,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Only show the plan
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+impl Sync {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let given = self.plan.as_deref().map(PlanFile::read).transpose()?;
+        let request = match &given {
+            Some(plan) => plan.request.clone(),
+            None => self.wish.request(),
+        };
+        let cluster = match (&given, self.cluster) {
+            (Some(plan), Some(named)) if plan.cluster != named => {
+                let what = format!("the plan is for cluster {}, not for {named}", plan.cluster);
+                return Err(exit::Refusal::new(Exit::Usage, what).remedy("leave the cluster out").into());
+            }
+            (Some(plan), _) => Some(plan.cluster.clone()),
+            (None, named) => named,
+        };
+        let situation = Situation::see(context, cluster.as_ref(), &request).await?;
+        if self.dry_run {
+            return present(context, &situation, &request, None);
+        }
+        begin(context, situation, &request, given, self.yes, &self.patience).await
+    }
+}
+
+/// Shows the plan, asks, carries it out: what `sync`, `restart` and `backup` have in common. A plan `given` in a file is
+/// carried out as it is, or not at all.
+pub(super) async fn begin(
+    context: &Context,
+    situation: Situation,
+    request: &Request,
+    given: Option<Plan>,
+    yes: bool,
+    patience: &Patience,
+) -> anyhow::Result<Exit> {
+    situation.nobody_in_the_middle(context).await?;
+    let (fresh, refusals) = situation.plan(request);
+    if let Some(given) = &given {
+        let differences = given.differences(&fresh);
+        if !differences.is_empty() {
+            for difference in &differences {
+                context.out.say(format_args!("- {difference}"));
+            }
+            return Err(exit::Refusal::new(
+                Exit::Failed,
+                "the facts have changed since the plan was made; nothing was changed",
+            )
+            .remedy(format!("make a new one: `umsid plan {} --out FILE`", given.cluster))
+            .into());
+        }
+    }
+    if !refusals.is_empty() {
+        return Err(refuse(context, &refusals));
+    }
+    let plan = given.unwrap_or(fresh);
+    if plan.is_empty() {
+        return idle(context, &situation);
+    }
+    let mut thinking = Duration::ZERO;
+    if !yes {
+        context.out.say(text(context, &plan).trim_end());
+        let since = Instant::now();
+        if !ask::yes(false, &question(&plan))? {
+            context.out.say("nothing was changed");
+            return Ok(Exit::Failed);
+        }
+        thinking = since.elapsed();
+    }
+    drive(context, situation, Work::Begin(plan), patience, thinking).await
+}
+
+fn question(plan: &Plan) -> String {
+    let restarts = plan.restarts().len();
+    match plan.request.kind {
+        Kind::Sync => format!(
+            "Synchronize {} of {} servers, with {restarts} restarts?",
+            plan.targets.len(),
+            plan.servers.len()
+        ),
+        Kind::Restart => format!("Restart the UMS Server on {restarts} servers, one after another?"),
+        Kind::Backup => format!("Take a safety backup on {} servers?", plan.servers.len()),
+    }
+}
+
+fn idle(context: &Context, situation: &Situation) -> anyhow::Result<Exit> {
+    if context.out.format() == Format::Json {
+        let elapsed_ms = u64::try_from(situation.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let watch = Stopwatch { events_before: 0, elapsed_ms, survey_ums_ms: situation.survey.ums_ms() };
+        show(context, &Report::nothing_to_do(situation.name.clone(), watch))?;
+    } else {
+        context.out.text(nothing_to_do(situation))?;
+    }
+    Ok(if situation.assessment.all_in_sync() { Exit::Success } else { Exit::NotInSync })
+}

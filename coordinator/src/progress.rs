@@ -1,0 +1,300 @@
+//! What a run does now, for whoever watches: rows on a terminal, lines elsewhere, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use umsid_common::name::{RunId, ServerName};
+
+use crate::cli::printout::{Format, Printout};
+use crate::plan::{Plan, Step, What};
+use crate::report::{Report, seconds};
+use crate::run::{Event, Notice, Recorded, StepResult};
+
+mod rows;
+
+use rows::Rows;
+
+/// Shows a run while it goes on.
+pub struct Display {
+    sink: Sink,
+    board: Mutex<Board>,
+}
+
+enum Sink {
+    /// A row per server, on a terminal.
+    Rows(Rows),
+    /// A line per event, on standard error.
+    Lines,
+    /// A JSON object per event, on standard output.
+    Json(Printout),
+}
+
+/// What is known of the run.
+struct Board {
+    run: Option<RunId>,
+    since: Instant,
+    steps: BTreeMap<u32, What>,
+    going_on: BTreeMap<u32, Doing>,
+    /// What was last said of each step: the same is not said twice.
+    said: BTreeMap<u32, String>,
+}
+
+struct Doing {
+    since: Instant,
+    phase: String,
+}
+
+impl Display {
+    /// A display for a run of this plan; `more` are the steps of a way back that is on record already.
+    pub fn new(out: Printout, plan: &Plan, more: &[Step]) -> Self {
+        let sink = match out.format() {
+            Format::Json => Sink::Json(out),
+            Format::Table if io::stderr().is_terminal() => Sink::Rows(Rows::new(plan.servers.keys())),
+            Format::Table => Sink::Lines,
+        };
+        let steps = plan.steps.iter().chain(more).map(|step| (step.no, step.what.clone())).collect();
+        let board = Board {
+            run: None,
+            since: Instant::now(),
+            steps,
+            going_on: BTreeMap::new(),
+            said: BTreeMap::new(),
+        };
+        Self { sink, board: Mutex::new(board) }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run, as soon as it has a name.
+    pub fn run(&self) -> Option<RunId> {
+        self.board().run.clone()
+    }
+
+    /// What is going on now, for people.
+    pub fn going_on(&self) -> Vec<String> {
+        let board = self.board();
+        board
+            .going_on
+            .iter()
+            .filter_map(|(no, doing)| Some((board.steps.get(no)?, doing)))
+            .map(|(what, doing)| {
+                let phase = if doing.phase.is_empty() { what.title() } else { doing.phase.clone() };
+                format!("{}: {phase}", place(what))
+            })
+            .collect()
+    }
+
+    /// Takes in what a run tells.
+    pub fn tell(&self, notice: &Notice) {
+        match notice {
+            Notice::Named(run) => self.board().run = Some(run.clone()),
+            Notice::Recorded(recorded) => self.recorded(recorded),
+            Notice::Doing { step, what, deadline } => self.doing(*step, what, *deadline),
+        }
+    }
+
+    fn recorded(&self, recorded: &Recorded) {
+        let mut board = self.board();
+        match &recorded.event {
+            Event::TurnedBack { steps, .. } => {
+                board.steps.extend(steps.iter().map(|step| (step.no, step.what.clone())));
+            }
+            Event::Started { step, .. } => board.begin(*step),
+            _ => {}
+        }
+        match &self.sink {
+            Sink::Json(out) => print(out, &event_document(&board, recorded)),
+            Sink::Lines => {
+                if let Some(line) = line(&board, recorded) {
+                    board.say(&line);
+                }
+            }
+            Sink::Rows(rows) => {
+                if let Event::Started { step, .. } = &recorded.event
+                    && let Some(what) = board.steps.get(step)
+                {
+                    rows.show(what.server(), &what.title(), None);
+                } else if let Some(line) = line(&board, recorded) {
+                    rows.say(&board.stamped(&line));
+                }
+            }
+        }
+        if let Event::Finished { step, .. } = &recorded.event {
+            board.going_on.remove(step);
+            if let (Sink::Rows(rows), Some(what)) = (&self.sink, board.steps.get(step)) {
+                rows.rest(what.server());
+            }
+        }
+    }
+
+    fn doing(&self, step: u32, phase: &str, deadline: Option<Timestamp>) {
+        let mut board = self.board();
+        let Some(what) = board.steps.get(&step).cloned() else { return };
+        // A step taken up again was begun by another process.
+        if !board.going_on.contains_key(&step) {
+            board.begin(step);
+        }
+        if let Some(doing) = board.going_on.get_mut(&step) {
+            phase.clone_into(&mut doing.phase);
+        }
+        match &self.sink {
+            Sink::Json(out) => print(
+                out,
+                &json!({
+                    "event": "phase",
+                    "run": board.run,
+                    "step": step,
+                    "server": what.server(),
+                    "what": phase,
+                    "deadline": deadline,
+                }),
+            ),
+            Sink::Lines => {
+                if board.said.get(&step).is_none_or(|said| said != phase) {
+                    let until = deadline.map_or(String::new(), |until| format!(" (until {})", clock(until)));
+                    board.say(&format!("{}: {phase}{until}", place(&what)));
+                    board.said.insert(step, phase.to_owned());
+                }
+            }
+            Sink::Rows(rows) => rows.show(what.server(), phase, deadline),
+        }
+    }
+
+    /// Says something besides what the run tells.
+    pub fn say(&self, text: &str) {
+        match &self.sink {
+            Sink::Rows(rows) => rows.say(text),
+            Sink::Lines | Sink::Json(_) => say(text),
+        }
+    }
+
+    /// Takes the rows away.
+    pub fn close(&self) {
+        if let Sink::Rows(rows) = &self.sink {
+            rows.clear();
+        }
+    }
+}
+
+impl Board {
+    fn begin(&mut self, step: u32) {
+        self.going_on.insert(step, Doing { since: Instant::now(), phase: String::new() });
+        self.said.remove(&step);
+    }
+
+    fn stamped(&self, line: &str) -> String {
+        format!("{:>8.1} s  {line}", self.since.elapsed().as_secs_f64())
+    }
+
+    fn say(&self, line: &str) {
+        say(&self.stamped(line));
+    }
+}
+
+fn say(line: &str) {
+    // With standard error gone there is nobody to talk to, and the run matters more.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn print(out: &Printout, document: &Value) {
+    // As above; the report at the end notices.
+    let _ = out.json_line(document);
+}
+
+fn place(what: &What) -> String {
+    what.server().map_or_else(|| "cluster".to_owned(), ServerName::to_string)
+}
+
+fn clock(moment: Timestamp) -> String {
+    moment.strftime("%H:%M:%S UTC").to_string()
+}
+
+/// One line for an event; `None`: not worth one.
+fn line(board: &Board, recorded: &Recorded) -> Option<String> {
+    let step = |no: &u32| board.steps.get(no).map(|what| (place(what), what.title()));
+    Some(match &recorded.event {
+        Event::Begun { plan, by, .. } => {
+            format!("{}: {} begun by {by}", plan.cluster, plan.request.kind.as_str())
+        }
+        Event::Leased { .. } => "cluster: locked for this run".to_owned(),
+        Event::Started { step: no, attempt } => {
+            let (place, title) = step(no)?;
+            let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
+            format!("{place}: {title}{again}")
+        }
+        Event::Finished { step: no, result, .. } => {
+            let (place, title) = step(no)?;
+            let took = board.going_on.get(no).map_or(String::new(), |doing| {
+                let ms = u64::try_from(doing.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                format!(" after {}", seconds(ms))
+            });
+            match result {
+                StepResult::Done { .. } => format!("{place}: {title}: done{took}"),
+                StepResult::Failed { failure, .. } => format!("{place}: {title}: FAILED{took}: {failure}"),
+                StepResult::Unknown { finding, .. } => {
+                    format!("{place}: {title}: OUTCOME UNKNOWN{took}: {finding}")
+                }
+            }
+        }
+        Event::Skipped { step: no, why } => {
+            let (place, title) = step(no)?;
+            format!("{place}: {title}: not needed: {why}")
+        }
+        Event::TurnedBack { why, .. } => format!("cluster: going back: {why}"),
+        Event::Halted(halt) => format!("cluster: halted: {}", halt.why),
+        Event::Ended { outcome } => format!("cluster: {}", outcome.as_str()),
+    })
+}
+
+/// An event for programs: as it is on record, with the run and the place, without what programs printed; that is in the
+/// report.
+fn event_document(board: &Board, recorded: &Recorded) -> Value {
+    let mut document = serde_json::to_value(recorded).unwrap_or_default();
+    without_raw(&mut document);
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("run".to_owned(), json!(board.run));
+        let step = fields.get("step").and_then(Value::as_u64).and_then(|no| u32::try_from(no).ok());
+        if let Some(what) = step.and_then(|no| board.steps.get(&no)) {
+            fields.insert("server".to_owned(), json!(what.server()));
+            fields.insert("do".to_owned(), kind(what));
+        }
+    }
+    document
+}
+
+/// What a step does, in one word.
+pub(crate) fn kind(what: &What) -> Value {
+    serde_json::to_value(what)
+        .ok()
+        .and_then(|mut what| what.get_mut("do").map(Value::take))
+        .unwrap_or_default()
+}
+
+fn without_raw(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("raw");
+            fields.values_mut().for_each(without_raw);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_raw),
+        _ => {}
+    }
+}
+
+/// The last line of a running command's JSON: the report as an event.
+pub fn report_document(report: &Report) -> Value {
+    let mut document = serde_json::to_value(report).unwrap_or_default();
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("event".to_owned(), json!("report"));
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests;
