@@ -29,9 +29,13 @@ fn colons(print: Fingerprint, separator: &str) -> String {
     pairs.join(separator)
 }
 
-/// `A` and `B` in the text stand for two fingerprints.
+/// `{A}` and `{B}` in a pattern stand for two fingerprints, `{F}`, `{L}` and `{M}` for headings of their columns.
 fn text(pattern: &str) -> String {
-    pattern.replace("{A}", &a().to_string()).replace("{B}", &b().to_string())
+    let heads = [("{F}", "FINGERPRINT"), ("{L}", "LOCAL UMS ID"), ("{M}", "MAIN UMS ID")];
+    let with_heads = heads
+        .iter()
+        .fold(pattern.to_owned(), |text, (mark, head)| text.replace(mark, &format!("{head:<64}")));
+    with_heads.replace("{A}", &a().to_string()).replace("{B}", &b().to_string())
 }
 
 /// Local and Main as settled by this text, seen from a server called ums2.
@@ -61,12 +65,12 @@ const OUT_OF_SYNC: &[(&str, &str)] = &[
     ("one line, label behind", "{A} (main) {B} (local)\n"),
     ("keys", "mainUmsId={A}\nlocalUmsId={B}\n"),
     ("quoted keys", "\"MAIN_UMS_ID\": \"{A}\"\n\"LOCAL_UMS_ID\": \"{B}\"\n"),
-    ("columns of truth", "FINGERPRINT  MAIN   LOCAL\n{A}  true   false\n{B}  false  true\n"),
+    ("columns of truth", "{F}  MAIN   LOCAL\n{A}  true   false\n{B}  false  true\n"),
     ("columns of truth, machine readable", "FINGERPRINT;MAIN;LOCAL\n{A};true;false\n{B};false;true\n"),
-    ("a column each", "HOST  LOCAL UMS ID  MAIN UMS ID\nums2  {B}  {A}\n"),
+    ("a column each", "HOST  {L}  {M}\nums2  {B}  {A}\n"),
     (
         "servers",
-        "HOST  FINGERPRINT  STATUS\nums1  {A}  Main UMS ID\nums2  {B}  Not in sync, please restart server\nums3  {A}  In sync\n",
+        "HOST  {F}  STATUS\nums1  {A}  Main UMS ID\nums2  {B}  Not in sync, please restart server\nums3  {A}  In sync\n",
     ),
     (
         "servers without header",
@@ -80,10 +84,7 @@ const OUT_OF_SYNC: &[(&str, &str)] = &[
         "servers, German",
         "RECHNER  FINGERABDRUCK  ZUSTAND\nums1  {A}  Haupt-UMS-ID\nums2  {B}  Nicht synchron mit der Haupt-UMS-ID\n",
     ),
-    (
-        "a host called main",
-        "HOST  FINGERPRINT  STATUS\nums-main-1  {A}  Main UMS ID\nums2  {B}  Not in sync\n",
-    ),
+    ("a host called main", "HOST  {F}  STATUS\nums-main-1  {A}  Main UMS ID\nums2  {B}  Not in sync\n"),
     (
         "blocks",
         "Main UMS ID\n  Valid until: 2036-01-01\n  SHA-256: {A}\n\nLocal UMS ID\n  Valid until: 2036-01-01\n  SHA-256: {B}\n",
@@ -135,7 +136,7 @@ const UNKNOWN: &[(&str, &str)] = &[
     ("a log line", "2026-08-12 10:15:32,481 INFO [main] d.i.Cli - local key {A}\n"),
     ("a denial", "{A} is main: false\n"),
     ("not", "not main {A}\n"),
-    ("other servers only", "HOST  FINGERPRINT  STATUS\nums7  {A}  In sync\nums8  {B}  Not in sync\n"),
+    ("other servers only", "HOST  {F}  STATUS\nums7  {A}  In sync\nums8  {B}  Not in sync\n"),
     ("words inside words", "localhost maintenance domain {A}\n"),
     ("a path", "Main UMS ID /var/cache/{A}/file\n"),
     ("something longer", "Main UMS ID {A}{B}\n"),
@@ -168,10 +169,8 @@ fn only_main_says_nothing_of_this_server() {
 #[test]
 fn rows_of_strangers_ask_for_this_servers_name() {
     let words = words(&["ums2"]);
-    let evidence = identity::read(
-        &text("HOST  FINGERPRINT  STATUS\nalpha  {A}  Main UMS ID\nbeta  {B}  Not in sync\n"),
-        &words,
-    );
+    let evidence =
+        identity::read(&text("HOST  {F}  STATUS\nalpha  {A}  Main UMS ID\nbeta  {B}  Not in sync\n"), &words);
     let (local, main, reason) = identity::resolve(&evidence, &[], &words);
     assert_eq!((local, main), (None, Some(a())));
     assert!(reason.contains("alpha") && reason.contains("ums.host_names"), "{reason}");
@@ -236,7 +235,7 @@ fn sha1_and_sha256_of_one_certificate_are_one() {
 
 fn certificate() -> (Vec<u8>, String) {
     let issued = umsid_testkit::Ca::new("ums.example").agent("c", "ums1");
-    (issued.certificate_der().to_vec(), issued.certificate_pem().to_owned())
+    (issued.certificate, issued.certificate_pem)
 }
 
 #[test]
@@ -270,7 +269,7 @@ fn agrees(evidence: &[Evidence]) -> bool {
 }
 
 fn piece() -> impl Strategy<Value = String> {
-    let known = [
+    const KNOWN: &[&str] = &[
         "Main",
         "Local",
         "UMS ID",
@@ -291,7 +290,7 @@ fn piece() -> impl Strategy<Value = String> {
         "ü",
     ];
     prop_oneof![
-        proptest::sample::select(&known[..]).prop_map(str::to_owned),
+        proptest::sample::select(KNOWN).prop_map(str::to_owned),
         Just(a().to_string()),
         Just(b().to_string().to_lowercase()),
         Just(colons(b(), ":")),

@@ -92,10 +92,13 @@ impl Reading<'_> {
         for (line, print, verdict) in all {
             let (fingerprint, text) = (self.lines[line].prints[print].0, self.lines[line].text);
             let ours = best > 0 && verdict.us == best;
+            let told_apart = self.lines[line].prints.iter().any(|(other, _)| {
+                *other != fingerprint && other.as_bytes().len() == fingerprint.as_bytes().len()
+            });
             let subject = if ours { "" } else { verdict.subject.as_deref().unwrap_or("") };
             let mut labels = verdict.labels;
-            // The row of this server shows its own UMS ID, whatever else that is.
-            if ours && !labels.contains(&Label::Local) {
+            // The row of this server shows its own UMS ID, whatever else that is; of two in it, words must tell.
+            if ours && !told_apart && !labels.contains(&Label::Local) {
                 labels.push(Label::Local);
             }
             if labels.is_empty() {
@@ -140,7 +143,10 @@ impl Reading<'_> {
         let mut verdicts = Vec::new();
         for (at, cells) in rows.iter().zip(&cells) {
             let line = &self.lines[*at];
-            let host_cell = host_column.and_then(|column| cells.get(column));
+            let holds_print =
+                |cell: &Range<usize>| line.prints.iter().any(|(_, range)| cell.contains(&range.start));
+            let host_cell =
+                host_column.and_then(|column| cells.get(column)).filter(|cell| !holds_print(cell));
             let name = host_cell.and_then(|cell| line.text[cell.clone()].split_whitespace().next());
             let us = self.words.names_us(line.text).map_or(0, |(grade, _)| grade);
             let around = if group.len() == 1 { self.around(*at) } else { Verdict::default() };

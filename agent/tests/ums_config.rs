@@ -1,0 +1,103 @@
+//! The configuration: defaults, the annotated example, and errors that name file and key.
+
+use std::path::Path;
+use std::time::Duration;
+
+use umsid_agent::config::{CommandLine, Config, ServiceKind};
+
+const EXAMPLE: &str = include_str!("../../deploy/config/agent.toml");
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("/etc/umsid/agent.toml")).map_err(|error| error.to_string())
+}
+
+/// The example with every commented key live.
+fn uncommented() -> String {
+    EXAMPLE.lines().map(|line| key(line).unwrap_or(line).to_owned() + "\n").collect()
+}
+
+fn key(line: &str) -> Option<&str> {
+    line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && !rest.is_empty())
+}
+
+#[test]
+fn the_example_as_it_is_changes_nothing() {
+    assert_eq!(parse(EXAMPLE).unwrap(), Config::default());
+    assert_eq!(parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn every_key_of_the_example_is_known_and_at_its_default() {
+    let mut config = parse(&uncommented()).unwrap();
+    // What has no default because it is found out is shown with an example.
+    assert_eq!(config.ums.umsadmin_cli, Some(CommandLine::program(Path::new("/usr/local/bin/umsadmin-cli"))));
+    assert_eq!(config.service.control, Some(ServiceKind::Systemd));
+    let defaults = Config::default();
+    config.service = defaults.service.clone();
+    let ums = &mut config.ums;
+    (ums.umsadmin_cli, ums.install_dir, ums.version, ums.web_port) = (None, None, None, None);
+    (ums.health_url, ums.distributed) = (None, None);
+    assert_eq!(config, defaults);
+}
+
+#[test]
+fn every_key_there_is_is_in_the_example() {
+    for section in ["", "ums", "service", "timeouts", "health", "output", "limits", "log"] {
+        let open = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let error = parse(&format!("{open}no_such_key = 1\n")).unwrap_err();
+        let known = error.split("expected ").nth(1).unwrap_or_else(|| panic!("{error}"));
+        let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+        assert!(known.len() > 1, "{error}");
+        for key in known {
+            let shown = [format!("\n#{key} = "), format!("\n[{key}]\n")];
+            assert!(shown.iter().any(|text| EXAMPLE.contains(text)), "{section}.{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn errors_name_file_line_and_key() {
+    for (text, wanted) in [
+        ("lisen = \"0.0.0.0:1\"\n", "/etc/umsid/agent.toml, line 1, `lisen`: unknown field"),
+        ("\n[health]\ninterval = 3\n", "/etc/umsid/agent.toml, line 3, `health.interval`:"),
+        ("[health]\nsuccesses = 0\n", "/etc/umsid/agent.toml, `health.successes`: it must be more than 0"),
+        ("[ums]\nhealth_url = \"8443\"\n", "/etc/umsid/agent.toml, `ums.health_url`:"),
+        ("[ums]\nhealth_url = \"https://h/ums/check-status\"\n", "`ums.health_url`:"),
+        ("[ums]\nmain_words = [\"*\"]\n", "`ums.main_words`:"),
+        ("[ums]\numsadmin_cli = []\n", "line 2, `ums.umsadmin_cli`:"),
+        ("[service]\ncontrol = \"upstart\"\n", "line 2, `service.control`:"),
+        ("[service]\ncontrol = \"command\"\nstart = \"/bin/true\"\n", "`service.stop`: needed where"),
+        ("state_dir = \"here\"\n", "`state_dir`: an absolute path is needed"),
+        ("[nonsense]\n", "line 1, `nonsense`: unknown field"),
+        ("listen = \n", "line 1, `listen`:"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(wanted), "{text:?} gives {error:?}");
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+}
+
+#[test]
+fn durations_are_in_words_and_commands_are_never_split() {
+    let config = parse(
+        "[timeouts]\nlist = \"1min 30s\"\n[health]\ninterval = \"250ms\"\n[ums]\numsadmin_cli = \"/a b/c\"\n",
+    )
+    .unwrap();
+    assert_eq!(config.timeouts.list, Duration::from_secs(90));
+    assert_eq!(config.health.interval, Duration::from_millis(250));
+    let command = config.ums.umsadmin_cli.unwrap();
+    assert_eq!(command.parts(), ("/a b/c", &[][..]));
+    let config = parse("[ums]\numsadmin_cli = [\"sudo\", \"-n\", \"/a b/c\"]\n").unwrap();
+    assert_eq!(config.ums.umsadmin_cli.unwrap().to_string(), "sudo -n /a b/c");
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("agent.toml");
+    let error = Config::load(Some(&path)).unwrap_err();
+    assert!(error.to_string().contains("agent.toml"));
+    umsid_common::durable::replace(&path, b"max_backup_bytes = 7\n", umsid_common::durable::Access::Public)
+        .unwrap();
+    assert_eq!(Config::load(Some(&path)).unwrap().max_backup_bytes, 7);
+}

@@ -1,0 +1,260 @@
+//! The service under every kind of control, and restarts that go wrong.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use umsid_agent::config::Config;
+use umsid_agent::service::systemd::Shown;
+use umsid_agent::ums::local::LocalUms;
+use umsid_agent::ums::{Failed, Ums as _};
+use umsid_lab::{Lab, Options, Server};
+use umsid_proto::failure::Code;
+use umsid_proto::model::{HealthStatus, ServiceStatus};
+
+// Recorded from `systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p ControlGroup`. The order is that
+// of the properties in systemd, not of the arguments, and changed between versions.
+const SYSTEMD_219: &str = "MainPID=2411\nControlGroup=/system.slice/igel-ums-server.service\nLoadState=loaded\nActiveState=active\nSubState=running\n";
+const SYSTEMD_249: &str = "MainPID=0\nControlGroup=\nLoadState=loaded\nActiveState=inactive\nSubState=dead\n";
+const SYSTEMD_252_STARTING: &str = "MainPID=731\nControlGroup=/system.slice/igel-ums-server.service\nLoadState=loaded\nActiveState=activating\nSubState=start\n";
+const SYSTEMD_255_UNKNOWN: &str =
+    "MainPID=0\nControlGroup=\nLoadState=not-found\nActiveState=inactive\nSubState=dead\n";
+const SYSTEMD_229_INIT_SCRIPT: &str = "ControlGroup=/system.slice/igelRMserver.service\nLoadState=loaded\nActiveState=active\nSubState=exited\n";
+const SYSTEMD_252_FAILED: &str =
+    "MainPID=0\nControlGroup=\nLoadState=loaded\nActiveState=failed\nSubState=failed\n";
+
+#[test]
+fn what_systemctl_shows_is_understood() {
+    let running = Shown::parse(SYSTEMD_219);
+    assert_eq!((running.main_pid, running.status(true)), (2411, ServiceStatus::Running));
+    assert_eq!(running.control_group, "/system.slice/igel-ums-server.service");
+    assert_eq!(Shown::parse(SYSTEMD_249).status(false), ServiceStatus::Stopped);
+    assert_eq!(Shown::parse(SYSTEMD_252_STARTING).status(true), ServiceStatus::Changing);
+    assert_eq!(Shown::parse(SYSTEMD_255_UNKNOWN).status(false), ServiceStatus::Unknown);
+    assert_eq!(Shown::parse(SYSTEMD_252_FAILED).status(false), ServiceStatus::Stopped);
+    let script = Shown::parse(SYSTEMD_229_INIT_SCRIPT);
+    assert_eq!(script.main_pid, 0);
+    assert_eq!((script.status(true), script.status(false)), (ServiceStatus::Running, ServiceStatus::Stopped));
+    assert_eq!(Shown::parse("").status(false), ServiceStatus::Unknown);
+    assert_eq!(Shown::parse("Running in chroot, ignoring request.\n").status(false), ServiceStatus::Unknown);
+}
+
+struct Host {
+    ums: LocalUms,
+    _state: tempfile::TempDir,
+}
+
+impl Host {
+    /// `service` is the `[service]` section, `health` adds to `[health]`.
+    fn new(server: &Server, service: &str, health: &str) -> Self {
+        let state = umsid_testkit::scratch();
+        let text = format!(
+            r#"
+            state_dir = "{state}"
+            [ums]
+            umsadmin_cli = "{cli}"
+            install_dir = "{install}"
+            web_port = {port}
+            [timeouts]
+            service = "10s"
+            grace = "100ms"
+            [health]
+            min_time = "20ms"
+            interval = "5ms"
+            {health}
+            [service]
+            {service}
+            "#,
+            state = state.path().join("agent").display(),
+            cli = server.umsadmin_cli.display(),
+            install = server.install_dir.display(),
+            port = server.https_port,
+        );
+        let config = Config::parse(&text, Path::new("test.toml")).unwrap();
+        Self { ums: LocalUms::new(&config).unwrap(), _state: state }
+    }
+}
+
+fn script(server: &Server) -> String {
+    format!(
+        "control = \"init-script\"\nscript = \"{}\"\npid_file = \"{}\"",
+        server.init_script.display(),
+        server.pid_file.display()
+    )
+}
+
+fn lab() -> Lab {
+    Lab::up(&Options { servers: 1, sites: 1, ..Options::default() }).unwrap()
+}
+
+fn quiet(_: String, _: Option<Duration>) {}
+
+#[tokio::test]
+async fn every_kind_of_control_restarts_and_knows_the_process() {
+    let lab = lab();
+    let server = lab.server("ums1").unwrap();
+    let (init, pid_file) = (server.init_script.display(), server.pid_file.display());
+    let kinds = [
+        script(server),
+        format!("control = \"umsadmin-cli\"\npid_file = \"{pid_file}\""),
+        format!(
+            "control = \"command\"\nstart = [\"{init}\", \"start\"]\nstop = [\"{init}\", \"stop\"]\npid_file = \"{pid_file}\""
+        ),
+        // By its command line, with nothing configured.
+        format!("control = \"umsadmin-cli\"\nprocess = \"{}\"", server.dir.display()),
+    ];
+    for kind in kinds {
+        let host = Host::new(server, &kind, "deadline = \"10s\"");
+        let before = host.ums.service().await;
+        assert_eq!(before.status, ServiceStatus::Running, "{kind}: {before:?}");
+        assert_eq!(before.process.map(|process| process.pid), lab.truth().unwrap().servers[0].pid, "{kind}");
+        let told = Mutex::new(Vec::new());
+        let restart = host.ums.restart(None, &|text, _| told.lock().unwrap().push(text)).await.unwrap();
+        assert_eq!(restart.before, before.process, "{kind}");
+        assert_eq!(restart.after.map(|process| process.pid), lab.truth().unwrap().servers[0].pid, "{kind}");
+        assert_ne!(restart.after, restart.before, "{kind}");
+        assert_eq!(restart.health.status, HealthStatus::Ok);
+        assert!(told.lock().unwrap().iter().any(|text| text.contains("of 3 good answers")), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_server_is_started() {
+    let lab = lab();
+    let server = lab.server("ums1").unwrap();
+    let host = Host::new(server, &script(server), "deadline = \"10s\"");
+    lab.set("ums1", "start", "refuses").unwrap();
+    let failed = host.ums.restart(Some(Duration::from_millis(300)), &quiet).await.unwrap_err();
+    assert!(
+        matches!(failed.failure.code, Code::ServiceControl | Code::NotRestarted | Code::NotHealthy),
+        "{failed:#?}"
+    );
+    let service = host.ums.service().await;
+    assert_eq!((service.status, service.process), (ServiceStatus::Stopped, None));
+    lab.set("ums1", "start", "normal").unwrap();
+    let restart = host.ums.restart(None, &quiet).await.unwrap();
+    assert!(restart.before.is_none() && restart.after.is_some());
+}
+
+async fn fails(lab: &Lab, key: &str, value: &str, health: &str) -> Failed {
+    let server = lab.server("ums1").unwrap();
+    let host = Host::new(server, &script(server), health);
+    lab.set("ums1", key, value).unwrap();
+    host.ums.restart(None, &quiet).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_not_healthy() {
+    let lab = lab();
+    let failed = fails(&lab, "start", "never", "deadline = \"300ms\"").await;
+    assert_eq!(failed.failure.code, Code::NotHealthy, "{failed:#?}");
+    assert!(failed.failure.to_string().contains("no answer"));
+    assert!(failed.failure.raw.is_some_and(|raw| raw.command.contains("the end of")));
+}
+
+#[tokio::test]
+async fn a_server_that_dies_fails_at_once_with_its_log() {
+    let lab = lab();
+    let since = std::time::Instant::now();
+    let failed = fails(&lab, "start", "dies-after:100", "successes = 1000000\ndeadline = \"60s\"").await;
+    assert_eq!(failed.failure.code, Code::NotHealthy, "{failed:#?}");
+    assert!(failed.failure.to_string().contains("has ended"), "{failed:#?}");
+    assert!(since.elapsed() < Duration::from_secs(20));
+    assert!(failed.failure.raw.is_some_and(|raw| !raw.stdout.is_empty()));
+}
+
+#[tokio::test]
+async fn a_restart_without_effect_is_none() {
+    let lab = lab();
+    let server = lab.server("ums1").unwrap();
+    let kind = format!("control = \"umsadmin-cli\"\npid_file = \"{}\"", server.pid_file.display());
+    lab.set("ums1", "exit_zero_no_effect", "server restart").unwrap();
+    let host = Host::new(server, &kind, "deadline = \"300ms\"");
+    let failed = host.ums.restart(None, &quiet).await.unwrap_err();
+    assert_eq!(failed.failure.code, Code::NotRestarted, "{failed:#?}");
+    assert!(failed.failure.to_string().contains("is still there"));
+}
+
+#[tokio::test]
+async fn a_restart_that_fails_or_hangs_says_so() {
+    let lab = lab();
+    let failed = fails(&lab, "fails", "init restart", "").await;
+    assert_eq!(failed.failure.code, Code::ServiceControl, "{failed:#?}");
+    assert!(failed.failure.raw.is_some());
+}
+
+#[tokio::test]
+async fn warn_is_good_only_where_configured() {
+    let lab = lab();
+    let failed = fails(&lab, "health", "warn", "deadline = \"400ms\"").await;
+    assert_eq!(failed.failure.code, Code::NotHealthy);
+    assert!(failed.failure.to_string().contains("warn"));
+    let server = lab.server("ums1").unwrap();
+    let host = Host::new(server, &script(server), "deadline = \"10s\"\nwarn_is_good = true");
+    let restart = host.ums.restart(None, &quiet).await.unwrap();
+    assert_eq!(restart.health.status, HealthStatus::Warn);
+}
+
+#[tokio::test]
+async fn serverstatus_counts_only_after_check_status_has_been_silent_for_long() {
+    let lab = lab();
+    let failed = fails(&lab, "health", "404", "deadline = \"400ms\"").await;
+    assert_eq!(failed.failure.code, Code::NotHealthy, "{failed:#?}");
+    let server = lab.server("ums1").unwrap();
+    let host = Host::new(server, &script(server), "deadline = \"10s\"\nfallback_after = \"100ms\"");
+    let restart = host.ums.restart(None, &quiet).await.unwrap();
+    assert_eq!((restart.health.status, restart.health.source.as_str()), (HealthStatus::Ok, "serverstatus"));
+    let findings = host.ums.look(true).await;
+    assert_eq!(findings.health.source, "serverstatus");
+    assert_eq!(findings.health.ums_host, server.host);
+}
+
+#[tokio::test]
+async fn a_restart_found_without_outcome_is_waited_for() {
+    let lab = lab();
+    let server = lab.server("ums1").unwrap();
+    let host = Host::new(server, &script(server), "deadline = \"300ms\"");
+    let now = host.ums.service().await.process;
+    let failed = host.ums.await_restarted(now, None, &quiet).await.unwrap_err();
+    assert_eq!(failed.failure.code, Code::NotRestarted);
+    let restart = host.ums.await_restarted(None, Some(Duration::from_secs(10)), &quiet).await.unwrap();
+    assert_eq!(restart.after, now);
+    let older = now.map(|process| umsid_proto::model::ServiceProcess { pid: process.pid + 1, ..process });
+    assert!(host.ums.await_restarted(older, Some(Duration::from_secs(10)), &quiet).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_doctor_shows_what_there_is_and_what_is_missing() {
+    let lab = lab();
+    let server = lab.server("ums1").unwrap();
+    let state = umsid_testkit::scratch();
+    let mut config = Config { state_dir: state.path().join("agent"), ..Config::default() };
+    config.ums.umsadmin_cli = Some(umsid_agent::config::CommandLine::program(&server.umsadmin_cli));
+    config.ums.install_dir = Some(server.install_dir.clone());
+    config.ums.web_port = Some(server.https_port);
+    config.service.control = Some(umsid_agent::config::ServiceKind::InitScript);
+    config.service.script = Some(server.init_script.clone());
+    config.service.pid_file = Some(server.pid_file.clone());
+    let mut out = Vec::new();
+    let well = umsid_agent::doctor::show(&config, &mut out).await.unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(well, "{text}");
+    for part in [
+        "12.09.110",
+        "init script",
+        "check-status",
+        "Main: ",
+        "exit status 0",
+        "umsLicenseLevel",
+        &server.host,
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+
+    config.ums.umsadmin_cli =
+        Some(umsid_agent::config::CommandLine::program(Path::new("/nonexistent/umsadmin-cli")));
+    let mut out = Vec::new();
+    assert!(!umsid_agent::doctor::show(&config, &mut out).await.unwrap());
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("no /nonexistent/umsadmin-cli") && text.contains("set ums.umsadmin_cli"), "{text}");
+}
