@@ -138,13 +138,7 @@ pub(crate) struct Stage(tempfile::TempDir);
 
 impl Stage {
     pub(crate) fn new(state: &StateDir) -> Result<Self, DurableError> {
-        let path = state.work();
-        let made = tempfile::Builder::new().prefix("stage-").tempdir_in(&path);
-        made.map(Self).map_err(|source| DurableError::Io {
-            doing: "cannot create a directory in",
-            path,
-            source,
-        })
+        state.work_dir("stage-").map(Self)
     }
 
     pub(crate) fn put(&self, name: &str, content: &str) -> Result<PathBuf, DurableError> {

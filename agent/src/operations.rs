@@ -81,7 +81,7 @@ impl Operations {
     /// Begins an operation in a task of its own, or tells what became of it. To be called within a runtime.
     pub(crate) fn start(
         self: &Arc<Self>,
-        id: OperationId,
+        id: &OperationId,
         lease: &LeaseRef,
         action: Action,
         caller: String,
@@ -92,7 +92,7 @@ impl Operations {
         }
         let mut desk = self.lock();
         let engaged = self.host.leases.engage(lease)?;
-        if let Some(entry) = desk.entries.get(&id) {
+        if let Some(entry) = desk.entries.get(id) {
             if *entry.action() == action {
                 return Ok(entry.operation());
             }
@@ -111,7 +111,7 @@ impl Operations {
         }
         let kind = action.kind();
         let record = Record::new(id.clone(), lease.epoch, caller, action);
-        let entry = Entry::create(&self.dir, record).map_err(|error| not_recorded(&error))?;
+        let entry = Entry::create(&self.dir, record).map_err(|error| not_stored(&error))?;
         let entry = Arc::new(entry);
         tracing::info!(%id, kind, "operation accepted");
         desk.entries.insert(id.clone(), entry.clone());
@@ -248,11 +248,11 @@ impl Job {
 
     /// From here on there may be an effect. If that cannot be recorded, nothing is done.
     fn begin(&self, before: Before) -> Result<(), Trouble> {
-        self.entry.begin(before).map_err(|error| untouched(not_recorded(&error)))
+        self.entry.begin(before).map_err(|error| untouched(not_stored(&error)))
     }
 }
 
-fn not_recorded(error: &DurableError) -> Failure {
+fn not_stored(error: &DurableError) -> Failure {
     let code = if error.is_disk_full() { Code::DiskFull } else { Code::Internal };
     let failure = Failure::of(code, error);
     if code == Code::DiskFull { failure.remedy("make room where the agent keeps its state") } else { failure }

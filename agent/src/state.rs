@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use umsid_common::durable::{self, Access, DurableError};
 use umsid_common::name::{ClusterName, Identity, Role, ServerName, TrustDomain};
 use umsid_common::tls::Files;
@@ -158,6 +159,17 @@ impl StateDir {
     /// For what must not outlive its command; emptied at every start.
     pub fn work(&self) -> PathBuf {
         self.root.join("work")
+    }
+
+    /// A private directory in [`StateDir::work`], removed when dropped.
+    pub(crate) fn work_dir(&self, prefix: &str) -> Result<TempDir, DurableError> {
+        let path = self.work();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(prefix);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let made = builder.tempdir_in(&path);
+        made.map_err(|source| DurableError::Io { doing: "cannot create a directory in", path, source })
     }
 
     /// The key of an enrolment by join file that is not complete yet.

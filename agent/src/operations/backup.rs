@@ -12,7 +12,7 @@ use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Handover, Success, Trouble, UmsIds};
 use zeroize::Zeroizing;
 
-use super::{Before, Job, same, untouched};
+use super::{Before, Job, not_stored, same, untouched};
 use crate::host::blocking;
 use crate::spool::SpoolError;
 use crate::vault::VaultError;
@@ -53,9 +53,7 @@ async fn sealed(
     handed_over: Option<Option<Fingerprint>>,
 ) -> Result<(Incoming, Option<Fingerprint>), Trouble> {
     let host = &job.host;
-    let internal = |error: &(dyn std::error::Error + 'static)| untouched(Failure::of(Code::Internal, error));
-    let into = tempfile::Builder::new().prefix("backup-").tempdir_in(host.state.work());
-    let into = into.map_err(|error| internal(&error))?;
+    let into = host.state.work_dir("backup-").map_err(|error| untouched(not_stored(&error)))?;
     job.begin(Before::Nothing)?;
 
     job.tell("reading the UMS IDs", None);

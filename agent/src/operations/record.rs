@@ -11,7 +11,8 @@ use umsid_common::digest::Fingerprint;
 use umsid_common::durable::{self, Access, DurableError};
 use umsid_common::name::OperationId;
 use umsid_proto::model::{
-    Action, Operation, OperationState, Outcome, Phase, Progress, RawOutput, ServiceProcess, Success, UmsIds,
+    Action, Operation, OperationState, Outcome, Phase, Progress, RawOutput, ServiceProcess, Success, Trouble,
+    UmsIds,
 };
 
 use crate::state::{StateError, read_json};
@@ -219,11 +220,10 @@ fn write(path: &Path, record: &Record) -> Result<(), DurableError> {
 fn bounded(mut outcome: Outcome) -> Outcome {
     match &mut outcome.result {
         Ok(Success::Restored { ums_ids, .. } | Success::Restarted { ums_ids, .. }) => bound_ids(ums_ids),
-        Err(umsid_proto::model::Trouble::Failed { failure, .. }) => {
-            failure.raw.iter_mut().for_each(bound_output)
+        Err(Trouble::Failed { failure, .. }) => {
+            failure.raw.iter_mut().for_each(bound_output);
         }
-        Ok(Success::BackedUp { .. } | Success::Discarded { .. })
-        | Err(umsid_proto::model::Trouble::Unknown(_)) => {}
+        Ok(Success::BackedUp { .. } | Success::Discarded { .. }) | Err(Trouble::Unknown(_)) => {}
     }
     outcome
 }

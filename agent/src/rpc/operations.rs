@@ -33,7 +33,7 @@ impl wire::operations_server::Operations for OperationsRpc {
         let lease = lease(wire.lease)?;
         let action: Action = decoded(required("what", wire.what).and_then(TryInto::try_into))?;
         let operations = self.operations.clone();
-        let operation = blocking(move || operations.start(id, &lease, action, caller)).await?;
+        let operation = blocking(move || operations.start(&id, &lease, action, caller)).await?;
         Ok(Response::new(operation.into()))
     }
 

@@ -8,5 +8,9 @@ pub use wait::{wait_for, wait_for_blocking};
 
 /// An empty directory of mode 0700, removed when dropped.
 pub fn scratch() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("umsid-").tempdir().expect("a temporary directory")
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("umsid-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir().expect("a temporary directory")
 }

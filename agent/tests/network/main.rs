@@ -1,0 +1,14 @@
+//! The agent over real sockets, with a throwaway CA and a UMS that lives in memory.
+#![allow(clippy::unwrap_used, reason = "in a test, what cannot be had is a failure")]
+
+mod enrolment;
+mod fake_ums;
+mod house;
+mod leases;
+mod operations;
+mod recovery;
+mod restore;
+mod roles;
+mod start;
+mod transfer;
+mod trust;
