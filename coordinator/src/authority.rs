@@ -111,6 +111,7 @@ pub struct Authority {
     certificate_pem: String,
     key: OnceLock<Key>,
     register: RwLock<Register>,
+    life: SignedDuration,
 }
 
 impl Authority {
@@ -147,7 +148,13 @@ impl Authority {
         let mut register = Register::new(trust_domain.clone());
         register.sign(&issuer(&certificate_pem, &key)?, now, now + AUTHORITY_LIFE)?;
         register.save(dir)?;
-        Ok(Self { dir: dir.to_owned(), certificate_pem, key: key.into(), register: register.into() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            certificate_pem,
+            key: key.into(),
+            register: register.into(),
+            life: CERTIFICATE_LIFE,
+        })
     }
 
     /// The authority in this directory; its key is loaded if that needs no passphrase.
@@ -159,11 +166,18 @@ impl Authority {
             certificate_pem: certificate_pem.to_string(),
             key: OnceLock::new(),
             register,
+            life: CERTIFICATE_LIFE,
         };
         if !authority.needs_passphrase() {
             authority.take_key(&text(&dir.join("key.pem"))?, &dir.join("key.pem"))?;
         }
         Ok(authority)
+    }
+
+    /// The same, issuing certificates of another life than a year.
+    pub fn with_life(mut self, life: SignedDuration) -> Self {
+        self.life = life;
+        self
     }
 
     /// Whether the key is kept under a passphrase.
@@ -222,7 +236,7 @@ impl Authority {
         (register.crl_pem.clone(), register.crl_number)
     }
 
-    /// The newest certificate of this identity that is not revoked.
+    /// The certificate last issued to this identity, of those that are not revoked.
     pub fn newest(&self, identity: &Identity) -> Option<Entry> {
         let register = self.register.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         register.newest(identity).cloned()
@@ -246,7 +260,7 @@ impl Authority {
             return Err(refused(format!("it does not ask to be {identity}, and only that")));
         }
         let now = Timestamp::now();
-        let not_after = now + CERTIFICATE_LIFE;
+        let not_after = now + self.life;
         let mut serial = random_bytes::<16>();
         // Positive, and always of this length.
         serial[0] = serial[0] & 0x7f | 0x40;

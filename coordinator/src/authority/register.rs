@@ -62,7 +62,7 @@ impl Register {
         self.issued
             .iter()
             .filter(|entry| entry.identity == identity && entry.revoked.is_none())
-            .max_by_key(|entry| entry.not_after)
+            .max_by_key(|entry| entry.not_before)
     }
 
     pub(super) fn revoke(&mut self, identity: &Identity, keep: Option<&str>, now: Timestamp) -> usize {

@@ -3,7 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use umsid_common::tls::Credentials;
+use umsid_common::tls::{Credentials, Tls};
 use umsid_proto::PROTOCOL;
 
 use super::printout::{Cell, Tone};
@@ -132,8 +132,12 @@ async fn examine(context: &Context) -> Vec<Finding> {
     let own_good = own.level != Level::Fail;
     findings.push(own);
     if let (Some(inventory), Some(authority), true) = (inventory, authority, own_good) {
-        match context.agents(&inventory, &authority) {
-            Ok(agents) => findings.extend(servers(&agents, &inventory, &authority).await),
+        // Not by `Context::agents`: that would renew what is to be examined.
+        match Tls::load(home.tls_files()) {
+            Ok(tls) => {
+                let agents = Agents::new(tls, inventory.trust_domain.clone());
+                findings.extend(servers(&agents, &inventory, &authority).await);
+            }
             Err(error) => findings.push(fail("connections", error)),
         }
     }

@@ -216,3 +216,53 @@ fn another_coordinators_agents_refuse_us() {
     let status = stranger.umsid(&["status", "-o", "json"]).exits(3).json();
     assert_eq!(status["clusters"][0]["servers"][0]["silence"]["kind"], "certificate");
 }
+
+/// An hour is gone of every new certificate, because it is backdated.
+const LAST_THIRD: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
+
+#[test]
+fn certificates_in_their_last_third_are_renewed_in_passing() {
+    use umsid::agents::Agents;
+    use umsid::authority::Authority;
+    use umsid::enrolment::{Candidate, Registrar};
+    use umsid_common::pairing::PairingCode;
+    use umsid_common::tls::{Patience, Tls, identity_of};
+
+    let (house, host) = (House::new(), Host::new("main"));
+    let home = umsid::home::Home { dir: house.state() };
+    let authority = Authority::open(&home.authority_dir()).unwrap().with_life(LAST_THIRD);
+    // Ours, which is in its last third from now on.
+    let tls = Tls::load(home.tls_files()).unwrap();
+    let us = identity_of(&tls.current().chain()[0]).unwrap();
+    let issued = authority.equip(&home.tls_files(), &us).unwrap();
+    assert_eq!(authority.newest(&us).unwrap().serial, issued.serial);
+    tls.reload().unwrap();
+    // And a server's.
+    let waiting = host.waits(None);
+    let code: PairingCode = waiting.code().parse().unwrap();
+    let candidate = Candidate {
+        cluster: "hamburg".parse().unwrap(),
+        name: "ums1".parse().unwrap(),
+        site: None,
+        address: host.address(),
+    };
+    let agents = Agents::new(tls, us.trust_domain.clone());
+    let registrar =
+        Registrar { home: &home, authority: &authority, agents: &agents, patience: Patience::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(registrar.enrol(&candidate, &code.secret, Some(code.certificate))).unwrap();
+    // Nobody else would close the connection.
+    drop(runtime);
+    waiting.enrolled().unwrap();
+    let _running = host.runs();
+
+    let before = house.umsid(&["doctor"]).exits(0).out;
+    assert_eq!(before.matches(" warn ").count(), 2, "{before}");
+    house
+        .umsid(&["status"])
+        .exits(0)
+        .says("renewed the coordinator's certificate")
+        .says("renewed the certificate of hamburg/ums1");
+    let after = house.umsid(&["doctor"]).exits(0).out;
+    assert!(!after.contains(" warn "), "{after}");
+}

@@ -129,6 +129,13 @@ impl Host {
         Self { dir, config, ids }
     }
 
+    /// The same at another address of the loopback.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn at(mut self, address: [u8; 4]) -> Self {
+        self.config.listen.set_ip(address.into());
+        self
+    }
+
     pub(crate) fn address(&self) -> String {
         self.config.listen.to_string()
     }
