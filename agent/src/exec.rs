@@ -6,7 +6,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use process_wrap::tokio::{ChildWrapper, CommandWrap};
@@ -18,9 +17,11 @@ use crate::ums::Running;
 
 mod capture;
 mod process;
+mod search;
 
 use capture::Capture;
 pub use process::{Process, await_end, find_process, in_use, is_running, process_of, same_process};
+pub use search::locate;
 
 /// How often the size of a running command's output is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -51,36 +52,6 @@ impl Rules {
             environment: config.ums.environment.clone(),
         }
     }
-}
-
-/// Directories where programs are looked for; also the `PATH` of every command.
-#[cfg(not(windows))]
-const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The directories of the system's `PATH`: on Windows there is no fixed set.
-#[cfg(not(windows))]
-fn search_path() -> OsString {
-    SEARCH.into()
-}
-
-#[cfg(windows)]
-fn search_path() -> OsString {
-    std::env::var_os("PATH").unwrap_or_default()
-}
-
-/// Where a program is: a path as it is if absolute, a bare name looked for in the system's directories.
-pub fn locate(program: &str) -> Option<PathBuf> {
-    let path = Path::new(program);
-    if path.is_absolute() {
-        return path.is_file().then(|| path.to_owned());
-    }
-    if path.components().count() != 1 {
-        return None;
-    }
-    std::env::split_paths(&search_path())
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(path))
-        .find(|path| path.is_file())
 }
 
 /// What a program left behind, however it ended.
@@ -326,7 +297,7 @@ impl<'a> Program<'a> {
     }
 
     fn environment(&self) -> Vec<(OsString, OsString)> {
-        let mut all: Vec<(OsString, OsString)> = vec![("PATH".into(), search_path())];
+        let mut all: Vec<(OsString, OsString)> = vec![("PATH".into(), search::search_path())];
         // Windows programs, and Java on any system, do not start without these.
         for name in ["HOME", "SystemRoot", "SystemDrive", "TEMP", "TMP", "ProgramData", "ProgramFiles"] {
             if let Some(value) = std::env::var_os(name) {

@@ -1,10 +1,12 @@
 //! The UMS-facing half against every dialect of the lab: what is understood, and what is left unknown.
+#![allow(clippy::unwrap_used, reason = "a test that finds something else than expected fails by panicking")]
 
 use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use umsid_agent::config::Config;
+use umsid_agent::exec;
 use umsid_agent::ums::local::LocalUms;
 use umsid_agent::ums::{Running, Ums as _};
 use umsid_common::digest::Fingerprint;
@@ -165,6 +167,14 @@ async fn whole_job(dialect: &str) {
     other.assert_nothing_left();
     let calls: Vec<_> = lab.calls("ums1").unwrap().into_iter().chain(lab.calls("ums2").unwrap()).collect();
     assert!(calls.iter().all(|call| !call.arguments().iter().any(|word| word == "create")));
+    for call in &calls {
+        let given = format!("{:?} {:?}", call.argv, call.environment);
+        assert!(!given.contains("a password of"), "{given}");
+        if let Some(file) = &call.password_file {
+            assert_eq!((file.mode & 0o777, file.directory_mode & 0o777), (0o600, 0o700));
+        }
+    }
+    assert!(calls.iter().filter(|call| call.password_file.is_some()).count() >= 2);
 }
 
 #[test]
@@ -233,6 +243,83 @@ async fn a_wrong_password_is_told_and_not_tried_again() {
         );
         host.assert_nothing_left();
     }
+}
+
+#[tokio::test]
+async fn a_restore_that_hangs_is_ended_with_its_children() {
+    let lab = lab("id-rows");
+    lab.set_many(&["ums2"], &[("hang", "restore"), ("hang_forks_child", "true")]).unwrap();
+    let state = umsid_testkit::scratch();
+    let mut config = config(lab.server("ums2").unwrap(), state.path());
+    config.timeouts.restore = Duration::from_millis(300);
+    let host = Host { ums: LocalUms::new(&config).unwrap(), state };
+    let servers = lab.processes().len();
+    let failed = host.ums.restore(Path::new("/nonexistent"), &password(), &nobody, &quiet).await.unwrap_err();
+    assert_eq!((failed.failure.code, failed.effect), (Code::CommandTimeout, Effect::Possible), "{failed:#?}");
+    umsid_testkit::wait_for("every process to be gone", Duration::from_secs(10), || async {
+        (lab.processes().len() == servers).then_some(())
+    })
+    .await;
+    host.assert_nothing_left();
+    assert!(exec::find_process(&[&state_of(&host)]).is_none());
+}
+
+fn state_of(host: &Host) -> String {
+    host.state.path().display().to_string()
+}
+
+#[tokio::test]
+async fn a_restore_that_failed_while_stopped_leaves_the_server_running() {
+    let lab = lab("restore-needs-stopped");
+    let host = Host::of(&lab, "ums2");
+    let file = host.state.path().join("no-backup");
+    umsid_common::durable::replace(&file, b"no backup", umsid_common::durable::Access::Private).unwrap();
+    let failed = host.ums.restore(&file, &password(), &nobody, &quiet).await.unwrap_err();
+    assert_eq!(failed.effect, Effect::Possible);
+    assert_eq!(host.ums.service().await.status, ServiceStatus::Running, "{failed:#?}");
+    assert!(lab.truth().unwrap().server("ums2").unwrap().starts > 2, "it was stopped for the second try");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_and_nothing_has_happened() {
+    let lab = lab("id-rows");
+    let state = umsid_testkit::scratch();
+    let mut config = config(lab.server("ums2").unwrap(), state.path());
+    config.ums.umsadmin_cli = Some(umsid_agent::config::CommandLine::program(Path::new("/nonexistent/cli")));
+    let ums = LocalUms::new(&config).unwrap();
+    let failed = ums.restore(Path::new("/nonexistent"), &password(), &nobody, &quiet).await.unwrap_err();
+    assert_eq!((failed.failure.code, failed.effect), (Code::CommandMissing, Effect::None));
+    let findings = ums.look(false).await;
+    assert!(findings.ums_ids.local.is_none() && findings.ums_ids.reason.contains("/nonexistent/cli"));
+    assert_eq!(findings.health.status, HealthStatus::Ok);
+    assert_eq!(
+        lab.calls("ums2").unwrap().iter().filter(|call| call.argv[0].contains("umsadmin-cli")).count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_list_that_fails_floods_or_hangs_is_unknown_with_its_output() {
+    let lab = lab("id-rows");
+    let state = umsid_testkit::scratch();
+    let mut config = config(lab.server("ums2").unwrap(), state.path());
+    config.timeouts.list = Duration::from_millis(500);
+    config.ums.export = umsid_agent::config::UseExport::Never;
+    let ums = LocalUms::new(&config).unwrap();
+    for (key, reason) in
+        [("fails", "exit status 1"), ("flood", "printed more than"), ("hang", "did not end within")]
+    {
+        lab.set("ums2", key, "list").unwrap();
+        let ids = ums.ids().await;
+        assert_eq!((ids.local, ids.main), (None, None), "{key}");
+        assert!(ids.reason.contains(reason), "{key}: {}", ids.reason);
+        assert!(!ids.raw.is_empty() && ids.raw.iter().all(|raw| !raw.command.is_empty()));
+        lab.set("ums2", key, "").unwrap();
+    }
+    lab.set_many(&["ums2"], &[("errors", "exit-0-with-text"), ("fails", "list")]).unwrap();
+    let ids = ums.ids().await;
+    assert_eq!((ids.local, ids.main), (None, None));
+    assert!(ids.raw[0].stdout.contains("Error"), "{ids:#?}");
 }
 
 #[tokio::test]

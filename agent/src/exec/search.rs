@@ -1,0 +1,34 @@
+//! Where programs are looked for.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Directories where programs are looked for; also the `PATH` of every command.
+#[cfg(not(windows))]
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The directories of the system's `PATH`: on Windows there is no fixed set.
+#[cfg(not(windows))]
+pub(super) fn search_path() -> OsString {
+    SEARCH.into()
+}
+
+#[cfg(windows)]
+pub(super) fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// Where a program is: a path as it is if absolute, a bare name looked for in the system's directories.
+pub fn locate(program: &str) -> Option<PathBuf> {
+    let path = Path::new(program);
+    if path.is_absolute() {
+        return path.is_file().then(|| path.to_owned());
+    }
+    if path.components().count() != 1 {
+        return None;
+    }
+    std::env::split_paths(&search_path())
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(path))
+        .find(|path| path.is_file())
+}
