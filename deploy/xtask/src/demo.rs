@@ -7,8 +7,8 @@ use std::process::Child;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::program::{self, Program, talk};
 
@@ -42,6 +42,35 @@ pub(crate) struct Demo {
 enum Output {
     Table,
     Json,
+}
+
+/// What the demo tells with `-o json`.
+#[derive(Serialize)]
+struct Told {
+    servers: u32,
+    before: Counts,
+    after: Counts,
+    run: Run,
+}
+
+/// Servers in each state.
+#[derive(Default, Serialize, Deserialize)]
+struct Counts {
+    main: u32,
+    in_sync: u32,
+    not_in_sync: u32,
+    unknown: u32,
+}
+
+/// What `umsid sync -o json` tells in its last line, as far as it is of interest here.
+#[derive(Default, Serialize, Deserialize)]
+struct Run {
+    #[serde(alias = "run")]
+    id: String,
+    outcome: String,
+    elapsed_ms: u64,
+    ums_ms: u64,
+    overhead_ms: u64,
 }
 
 /// What `umsid-lab up -o json` tells.
@@ -81,7 +110,7 @@ impl Demo {
         let mut stage = Stage { binaries, dir, agents: Vec::new(), keep: false };
         let told = self.perform(&mut stage)?;
         if self.output == Output::Json {
-            print(&told.to_string())?;
+            print(&serde_json::to_string(&told)?)?;
         }
         if self.keep {
             stage.keep = true;
@@ -90,7 +119,7 @@ impl Demo {
         Ok(())
     }
 
-    fn perform(&self, stage: &mut Stage) -> anyhow::Result<Value> {
+    fn perform(&self, stage: &mut Stage) -> anyhow::Result<Told> {
         let lab = self.raise(stage)?;
         stage.umsid(&["init", "--name", "demo"]).read(&[0])?;
         for server in &lab.servers {
@@ -103,7 +132,7 @@ impl Demo {
         }
         let run = self.synchronize(stage)?;
         let after = self.status(stage, &[0])?;
-        Ok(json!({ "servers": self.servers, "before": before, "after": after, "run": run }))
+        Ok(Told { servers: self.servers, before, after, run })
     }
 
     fn raise(&self, stage: &Stage) -> anyhow::Result<Lab> {
@@ -120,41 +149,32 @@ impl Demo {
     }
 
     /// Shows the status and gives the number of servers in each state.
-    fn status(&self, stage: &Stage, allowed: &[i32]) -> anyhow::Result<Value> {
+    fn status(&self, stage: &Stage, allowed: &[i32]) -> anyhow::Result<Counts> {
         if self.output == Output::Table {
             stage.heading(&["status", CLUSTER])?;
             let code = stage.umsid(&["status", CLUSTER]).show()?;
             ensure!(allowed.contains(&code), "umsid status exited with {code}");
-            return Ok(Value::Null);
+            return Ok(Counts::default());
         }
         let text = stage.umsid(&["status", CLUSTER, "-o", "json"]).read(allowed)?;
         let status: Value = serde_json::from_str(&text).context("umsid status printed something else")?;
         let counts = status.pointer("/clusters/0/counts").context("umsid status counts no servers")?;
-        Ok(counts.clone())
+        serde_json::from_value(counts.clone()).context("umsid status counts otherwise")
     }
 
     /// Synchronizes and gives the run's report.
-    fn synchronize(&self, stage: &Stage) -> anyhow::Result<Value> {
+    fn synchronize(&self, stage: &Stage) -> anyhow::Result<Run> {
         // The lab's servers learn from each other at once: there is no lag to wait for.
         let sync = ["sync", CLUSTER, "--yes", "--settle", "0"];
         if self.output == Output::Table {
             stage.heading(&sync)?;
             let code = stage.umsid(&sync).show()?;
             ensure!(code == 0, "umsid sync exited with {code}");
-            return Ok(Value::Null);
+            return Ok(Run::default());
         }
         let text = stage.umsid(&[&sync[..], &["-o", "json"]].concat()).read(&[0])?;
         let report = text.lines().last().context("umsid sync printed nothing")?;
-        let report: Value = serde_json::from_str(report).context("umsid sync ended with something else")?;
-        let field =
-            |name: &str| report.get(name).cloned().with_context(|| format!("the report has no {name}"));
-        Ok(json!({
-            "id": field("run")?,
-            "outcome": field("outcome")?,
-            "elapsed_ms": field("elapsed_ms")?,
-            "ums_ms": field("ums_ms")?,
-            "overhead_ms": field("overhead_ms")?,
-        }))
+        serde_json::from_str(report).context("umsid sync ended with something else")
     }
 }
 
