@@ -1,0 +1,7 @@
+//! The main job from end to end: real `umsid`, real agents, a lab for the UMS.
+
+#[path = "../support/place.rs"]
+#[allow(dead_code, reason = "each test program uses its part")]
+mod place;
+
+mod happy;
