@@ -2,6 +2,7 @@
 
 mod enrolment;
 mod house;
+mod impostor;
 mod joining;
 mod looking;
 mod state;
