@@ -88,7 +88,9 @@ impl LocalUms {
         if let Some(status) = &status {
             let mut memory = self.memory();
             memory.host.clone_from(&status.host);
-            memory.version.clone_from(&status.version);
+            if status.version.is_some() {
+                memory.version.clone_from(&status.version);
+            }
         }
         (health, status)
     }
