@@ -246,7 +246,7 @@ fn certificates_in_their_last_third_are_renewed_in_passing() {
         site: None,
         address: host.address(),
     };
-    let agents = Agents::new(tls, us.trust_domain.clone());
+    let agents = Agents::new(tls, us.trust_domain);
     let registrar =
         Registrar { home: &home, authority: &authority, agents: &agents, patience: Patience::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
