@@ -154,14 +154,7 @@ impl Journal {
             .execute(&self.pool)
             .await
             .map_err(self.failed("write"))?;
-        let mut log = RunLog {
-            journal: self.clone(),
-            run: run.clone(),
-            number: 0,
-            link: chain::genesis(),
-            state: None,
-            events: Vec::new(),
-        };
+        let mut log = RunLog::empty(self, run);
         log.append(first).await?;
         Ok(log)
     }
@@ -181,14 +174,7 @@ impl Journal {
             .fetch_all(&self.pool)
             .await
             .map_err(self.failed("read"))?;
-        let mut log = RunLog {
-            journal: self.clone(),
-            run: run.clone(),
-            number: 0,
-            link: chain::genesis(),
-            state: None,
-            events: Vec::new(),
-        };
+        let mut log = RunLog::empty(self, run);
         for row in &rows {
             log.take_in(row)?;
         }
@@ -279,6 +265,11 @@ impl History {
 }
 
 impl RunLog {
+    fn empty(journal: &Journal, run: &RunId) -> Self {
+        let (journal, run) = (journal.clone(), run.clone());
+        Self { journal, run, number: 0, link: chain::genesis(), state: None, events: Vec::new() }
+    }
+
     /// The run.
     pub fn run(&self) -> &RunId {
         &self.run
