@@ -10,7 +10,7 @@ use crate::run::State;
 /// The servers a restore was begun on and that have not been put back since: they may hold another UMS ID than before.
 pub fn touched(state: &State) -> Vec<ServerName> {
     let mut touched: Vec<ServerName> = Vec::new();
-    for step in state.steps().filter(|step| state.was_begun(step.no)) {
+    for step in state.all_steps().filter(|step| state.was_begun(step.no)) {
         match &step.what {
             What::Restore { server } if !touched.contains(server) => touched.push(server.clone()),
             What::RestoreOwn { server, purpose: Purpose::Rollback } if state.is_done(step.no) => {

@@ -4,4 +4,7 @@
 #[allow(dead_code, reason = "each test program uses its part")]
 mod place;
 
+mod back;
+mod crash;
 mod happy;
+mod refusals;
