@@ -153,6 +153,13 @@ fn what_leaves_doubt_stays_unknown() {
 }
 
 #[test]
+fn a_heading_over_several_rows_tells_none_from_the_others() {
+    let evidence = identity::read(&text("MAIN UMS ID\n{A}\n{B}\n"), &words(&["ums2"]));
+    assert_eq!(evidence.len(), 2);
+    assert!(evidence.iter().all(|evidence| evidence.label == Label::Unlabelled), "{evidence:?}");
+}
+
+#[test]
 fn two_of_one_name_are_none() {
     assert_eq!(settled("Local {A}\nLocal {B}\n"), (None, None));
     assert_eq!(settled("Main {A}\nMain {B}\nLocal {B}\n"), (Some(b()), None));
