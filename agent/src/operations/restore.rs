@@ -36,7 +36,6 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
     let before = job.ums(ums.ids()).await;
     job.begin(Before::Local(before.local))?;
 
-    job.tell("restoring the UMS ID", None);
     let started = |running: Running| job.entry.running(running);
     let tell = |text: String, within| job.tell(text, within);
     let restored = job.ums(ums.restore(&opened.backup, &opened.password, &started, &tell)).await;

@@ -32,7 +32,9 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// From now on; who passed before does not count as having reached it.
     pub(crate) fn shut(&self) {
+        self.reached.send_replace(0);
         self.open.send_replace(false);
     }
 

@@ -89,10 +89,10 @@ async fn events_are_told_from_any_index_and_to_whoever_comes_back() {
     );
     let last = all.last().unwrap();
     assert!(last.what.is_ok() && all.iter().filter(|event| event.what.is_ok()).count() == 1);
-    assert_eq!(line.events(&step(1), last.index).await, [last.clone()]);
+    assert_eq!(line.events(&step(1), last.index).await, std::slice::from_ref(last));
     assert_eq!(
         line.events(&step(1), last.index + 5).await,
-        [last.clone()],
+        std::slice::from_ref(last),
         "nobody waits for what never comes"
     );
     running.kill().await;

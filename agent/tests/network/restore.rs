@@ -161,6 +161,11 @@ async fn a_backup_that_is_not_the_plans_is_refused() {
         ("of another cluster by its own word", Forged { cluster: "umbrella", ..good() }, Code::WrongIdentity),
         ("of another server", Forged { source: "ums3", ..good() }, Code::WrongIdentity),
         (
+            "another server's, rightly signed by it",
+            Forged { source: "ums3", signer: Wanted::uri(&ca.uri("agent/acme/ums3")), ..good() },
+            Code::WrongIdentity,
+        ),
+        (
             "signed by another agent",
             Forged { signer: Wanted::uri(&ca.uri("agent/acme/ums3")), ..good() },
             Code::WrongIdentity,
