@@ -148,6 +148,13 @@ impl Place {
         self.agents.borrow_mut().insert(server.to_owned(), agent);
     }
 
+    /// Enrols and starts the agent of a server of another place, one without agents, into another cluster of this one's
+    /// coordinator.
+    pub(crate) fn adopt(&self, other: &Self, server: &str, cluster: &str) {
+        enrol_with(&self.state(), cluster, other.dir.path(), server, "elsewhere");
+        other.start_agent(server);
+    }
+
     /// Kills the agent of a server, as a crash would; what it had started goes on.
     pub(crate) fn kill_agent(&self, server: &str) {
         self.agents.borrow_mut().remove(server).expect("this agent runs");
@@ -204,6 +211,10 @@ fn address(place: &Path, server: &str) -> String {
 
 /// As an administrator does it: the code the agent prints is given to `umsid enroll`.
 fn enrol(place: &Path, server: &str, site: &str) {
+    enrol_with(&place.join("state"), CLUSTER, place, server, site);
+}
+
+fn enrol_with(state: &Path, cluster: &str, place: &Path, server: &str, site: &str) {
     let config = agent_dir(place, server).join("agent.toml");
     let mut agent = command(&agent_program())
         .arg("--config")
@@ -217,8 +228,8 @@ fn enrol(place: &Path, server: &str, site: &str) {
     BufReader::new(agent.stdout.take().expect("it is piped")).read_line(&mut code).unwrap();
     let address = address(place, server);
     let arguments =
-        ["enroll", &address, "--name", server, "--site", site, "--cluster", CLUSTER, "--code", code.trim()];
-    umsid(&place.join("state"), &arguments).exits(0);
+        ["enroll", &address, "--name", server, "--site", site, "--cluster", cluster, "--code", code.trim()];
+    umsid(state, &arguments).exits(0);
     let status = wait_for_blocking("the agent to be enrolled", SOON, || agent.try_wait().unwrap());
     assert!(status.success(), "{status}");
 }
