@@ -304,7 +304,7 @@ impl Session<'_> {
                 self.halting = halt_with(HaltKind::LeaseLost, failure.to_string(), Some(failure));
             }
             End::Stopped => {
-                self.halting = halt_with(HaltKind::Interrupted, "it was asked to stop".to_owned(), None)
+                self.halting = halt_with(HaltKind::Interrupted, "it was asked to stop".to_owned(), None);
             }
         }
         Ok(())

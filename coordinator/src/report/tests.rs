@@ -112,7 +112,7 @@ impl Record {
         open.next().map(|step| step.what.clone())
     }
 
-    fn to_the_end(&mut self, outcome: Ending) {
+    fn finish_with(&mut self, outcome: Ending) {
         while let Some(what) = self.open() {
             self.step(&what, 1, 0);
         }
@@ -168,7 +168,7 @@ fn of_steps_side_by_side_only_the_last_to_end_counts() {
     record.up_to(&restore("ums2"));
     record.step(&restore("ums2"), 500, 480);
     record.step(&restart("ums2"), 2000, 1990);
-    record.to_the_end(Ending::Synchronized);
+    record.finish_with(Ending::Synchronized);
 
     let report = record.report(Stopwatch { events_before: 0, elapsed_ms: 4000, survey_ums_ms: 100 });
     let ums: Vec<(u32, u64, u64)> =
@@ -191,7 +191,7 @@ fn all_attempts_of_a_step_are_on_the_path() {
     record.up_to(&restore("ums2"));
     record.fail(&restore("ums2"), 700, 600, Code::Interrupted, Effect::Possible);
     record.step(&restore("ums2"), 500, 400);
-    record.to_the_end(Ending::Synchronized);
+    record.finish_with(Ending::Synchronized);
     let report = record.report(Stopwatch { elapsed_ms: 5000, ..Stopwatch::default() });
     assert_eq!(report.ums_ms, 1000);
     assert_eq!(report.failures, [], "what was made good is no failure any more");
@@ -205,7 +205,7 @@ fn what_an_earlier_session_did_took_no_time_in_this_one() {
     let before = record.events.len();
     record.session();
     record.step(&restart("ums2"), 2000, 1500);
-    record.to_the_end(Ending::Synchronized);
+    record.finish_with(Ending::Synchronized);
     let report = record.report(Stopwatch { events_before: before, elapsed_ms: 2100, survey_ums_ms: 50 });
     assert_eq!((report.ums_ms, report.overhead_ms), (1550, 550));
     assert_eq!(report.critical_path[0].step, 8);
@@ -222,7 +222,7 @@ fn the_way_back_hangs_on_what_made_the_run_turn() {
     record.write(Event::TurnedBack { why: "the canary failed".into(), steps });
     record.step(&What::RestoreOwn { server: name("ums2"), purpose: Purpose::Rollback }, 200, 150);
     record.step(&restart("ums2"), 1000, 900);
-    record.to_the_end(Ending::RolledBack);
+    record.finish_with(Ending::RolledBack);
     let report = record.report(Stopwatch { elapsed_ms: 5000, ..Stopwatch::default() });
     assert_eq!(report.ums_ms, 90 + 2900 + 150 + 900);
     assert_eq!((report.outcome, report.exit()), (Outcome::RolledBack, Exit::Failed));
@@ -291,7 +291,7 @@ fn what_could_not_be_verified_is_not_success() {
     record.start(no);
     let yields = Yield::Proved(Proof::Unknown("no label".into()));
     record.finish(no, StepResult::Done { ums_ms: 0, yields, remarks: Vec::new() });
-    record.to_the_end(Ending::Unverified);
+    record.finish_with(Ending::Unverified);
     let report = record.report(Stopwatch::default());
     assert_eq!(report.servers[&name("ums2")].after, SyncState::Unknown);
     assert_eq!((report.outcome, report.exit()), (Outcome::Unverified, Exit::NotInSync));
@@ -300,7 +300,7 @@ fn what_could_not_be_verified_is_not_success() {
 #[test]
 fn without_a_restart_nothing_is_called_in_sync() {
     let mut record = Record::new(&Request { restart: RestartScope::None, ..quick() });
-    record.to_the_end(Ending::Unverified);
+    record.finish_with(Ending::Unverified);
     let report = record.report(Stopwatch::default());
     assert_eq!(report.servers[&name("ums2")].after, SyncState::Unknown);
     assert!(report.left_over.iter().any(|left| left.contains("umsid restart")), "{:?}", report.left_over);

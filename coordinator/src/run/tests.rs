@@ -95,7 +95,7 @@ impl Drive {
             }
             Next::TakeUp(list) => self.running.extend(list),
             Next::Skip(list) => {
-                list.into_iter().for_each(|(step, why)| self.record(Event::Skipped { step, why }))
+                list.into_iter().for_each(|(step, why)| self.record(Event::Skipped { step, why }));
             }
             Next::TurnBack { why, steps } => self.record(Event::TurnedBack { why, steps }),
             Next::Wait => {

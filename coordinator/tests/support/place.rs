@@ -71,13 +71,14 @@ impl Place {
 
     /// As wanted.
     pub(crate) fn with(wanted: Wanted) -> Self {
-        let lab = Lab::up(&wanted.lab).unwrap();
+        let Wanted { lab, ums, agents } = wanted;
+        let lab = Lab::up(&lab).unwrap();
         let place = Self { lab, agents: RefCell::default(), dir: scratch() };
         place.umsid(&["init", "--name", "test"]).exits(0);
         for server in place.lab.servers().to_vec() {
-            place.configure(&server, &wanted.ums);
+            place.configure(&server, &ums);
         }
-        if wanted.agents {
+        if agents {
             std::thread::scope(|scope| {
                 for server in place.lab.servers() {
                     let (dir, name, site) = (place.dir.path(), &server.name, &server.site);

@@ -1,5 +1,7 @@
 //! The main job from end to end: real `umsid`, real agents, a lab for the UMS.
 
+#![allow(clippy::unwrap_used, reason = "a test that finds something else than expected fails by panicking")]
+
 #[path = "../support/place.rs"]
 #[allow(dead_code, reason = "each test program uses its part")]
 mod place;
