@@ -1,6 +1,6 @@
 //! Who may do what: one table, asked on every call.
 //!
-//! Every call passes [`Door`] before it reaches a service. The door knows the calls by their paths; one it does not know
+//! Every call passes `Door` before it reaches a service. The door knows the calls by their paths; one it does not know
 //! is refused, so an RPC added to the contract is closed to everybody until it is in the table.
 
 use std::convert::Infallible;
