@@ -26,7 +26,8 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
     let ums = &job.host.ums;
     job.tell("checking the safety backup", None);
     let (host, net) = (job.host.clone(), *wanted.safety_net);
-    blocking(move || host.vault.open(&net).map(drop)).await.map_err(untouched)?;
+    let net =
+        blocking(move || host.vault.open(&net).map(|opened| opened.manifest)).await.map_err(untouched)?;
 
     job.tell("opening the backup", None);
     let opened = open(job, wanted).await.map_err(untouched)?;
@@ -34,6 +35,7 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
 
     job.tell("reading the UMS IDs", None);
     let before = job.ums(ums.ids()).await;
+    saved(&before, &net, wanted).map_err(untouched)?;
     job.begin(Before::Local(before.local))?;
 
     let started = |running: Running| job.entry.running(running);
@@ -54,6 +56,21 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
         }
     }
     judge(before.local, wanted.expected, after, remarks)
+}
+
+/// Whether what is about to be overwritten is what the safety backup holds. A UMS ID that came since would be lost; only
+/// the wanted one needs no saving, and the way back is open from wherever a restore has led.
+fn saved(now: &UmsIds, net: &Manifest, wanted: &Wanted<'_>) -> Result<(), Failure> {
+    let (Some(local), Some(held)) = (now.local, net.fingerprint) else { return Ok(()) };
+    let is = |other| same(local, other, &now.certificates);
+    let goes_back =
+        matches!(wanted.source, RestoreSource::SafetyBackup(digest) if digest == *wanted.safety_net);
+    if goes_back || is(held) != Some(false) || wanted.expected.and_then(is) == Some(true) {
+        return Ok(());
+    }
+    let what = format!("this server's UMS ID is {local} now, but its safety backup holds {held}");
+    Err(Failure::new(Code::NoSafetyBackup, what)
+        .remedy("put it back with `umsid rollback`, or begin a new run, which saves what is there now"))
 }
 
 async fn open(job: &Job, wanted: &Wanted<'_>) -> Result<Opened, Failure> {
@@ -79,7 +96,12 @@ fn not_opened(error: &SealError) -> Failure {
         SealError::Io { source, .. } if full(source.kind()) => Code::DiskFull,
         SealError::Io { .. } | SealError::Key { .. } => Code::Internal,
     };
-    Failure::of(code, error)
+    let remedy = match code {
+        Code::DiskFull => "make room where the agent keeps its state",
+        Code::Internal => "see `umsid-agent doctor` on that server",
+        _ => "do not use this backup: begin a new run, which makes a new one",
+    };
+    Failure::of(code, error).remedy(remedy)
 }
 
 /// Whether this backup may be restored here, now; what is worth a remark.

@@ -291,6 +291,18 @@ async fn success_without_effect_is_a_failure() {
         failure_of(line.perform(&step(3), action.clone()).await),
         (Code::WrongIdentity, Effect::Possible)
     );
+    // What a failed restore left behind is in no safety backup: nothing goes over it but the way back.
+    let count = FakeUms::count(&server.ums.counts.restore);
+    assert_eq!(
+        failure_of(line.perform(&step(13), action.clone()).await),
+        (Code::NoSafetyBackup, Effect::None)
+    );
+    assert_eq!(FakeUms::count(&server.ums.counts.restore), count);
+    server.ums.set(|state| state.restore_mixes_up = None);
+    let back = restore(RestoreSource::SafetyBackup(net), "own-id", "ums2", net);
+    assert!(line.perform(&step(14), back).await.is_ok());
+    assert_eq!(server.ums.local(), "own-id");
+
     server.ums.set(|state| state.fail_restore = Some(Effect::Possible));
     assert_eq!(
         failure_of(line.perform(&step(4), action.clone()).await),
