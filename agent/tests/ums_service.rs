@@ -13,7 +13,7 @@ use umsid_lab::{Lab, Options, Server};
 use umsid_proto::failure::Code;
 use umsid_proto::model::{HealthStatus, ServiceStatus};
 
-// Recorded from `systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p ControlGroup`. The order is that
+// Written by hand after the documented format of `systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p ControlGroup`. The order is that
 // of the properties in systemd, not of the arguments, and changed between versions.
 const SYSTEMD_219: &str = "MainPID=2411\nControlGroup=/system.slice/igel-ums-server.service\nLoadState=loaded\nActiveState=active\nSubState=running\n";
 const SYSTEMD_249: &str = "MainPID=0\nControlGroup=\nLoadState=loaded\nActiveState=inactive\nSubState=dead\n";
