@@ -1,7 +1,15 @@
 //! `umsid`: the command an administrator runs.
 //!
-//! It knows the servers ([`inventory`]), may speak to their agents ([`authority`], [`agents`]) and keeps what it knows in
-//! one directory ([`home`]).
+//! [`cli`] reads the command line, one sub-command in one file; [`exit`] says how it ends. What is known is in one
+//! directory, [`home`]: the servers ([`inventory`]), the right to speak to their agents ([`authority`]), the journal of
+//! runs ([`journal`]). [`enrolment`] is how a server gets in.
+//!
+//! Only [`agents`] dials. A [`survey`] asks all agents of a cluster at once and is then judged; survey and request become a
+//! [`plan`], a value that can be printed and compared. A [`run`] carries it out, [`step`] by step, each in the journal
+//! before it is begun; [`relay`] passes sealed backups on without being able to open them. [`progress`] is what a person
+//! sees meanwhile, [`report`] what is left to say.
+//!
+//! What a coordinator cannot do: open a backup, take silence for success, or take up a step that is not on record.
 
 pub mod agents;
 pub mod authority;
