@@ -2,7 +2,7 @@
 //!
 //! What happened is a list of [`Event`]s; what they amount to is a [`State`]; what comes next is [`next`]. All three are
 //! pure. This file is the loop around them: it takes the leases, journals every step before it is begun, carries it out
-//! ([`step`](crate::step)) and journals what came of it. Whatever dies, the events are what the run goes on from.
+//! ([`step`]) and journals what came of it. Whatever dies, the events are what the run goes on from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! Carrying out one step: on an agent ([`operation`]), through the coordinator ([`relay`](crate::relay)), or by looking
-//! ([`check`]).
+//! Carrying out one step: on an agent (`operation`), through the coordinator ([`relay`]), or by looking (`check`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -87,7 +87,7 @@ impl Agent {
     /// The exclusive right to change its server. Asking again with the same run and epoch is harmless.
     ///
     /// # Errors
-    /// [`Code::LeaseHeld`] or [`Code::StaleEpoch`] from the agent.
+    /// `Code::LeaseHeld` or `Code::StaleEpoch` from the agent.
     pub async fn acquire_lease(
         &self,
         run: &RunId,
@@ -110,7 +110,7 @@ impl Agent {
     /// The same for longer.
     ///
     /// # Errors
-    /// [`Code::LeaseLost`] or [`Code::StaleEpoch`] from the agent.
+    /// `Code::LeaseLost` or `Code::StaleEpoch` from the agent.
     pub async fn renew_lease(&self, lease: &LeaseRef) -> Result<LeaseState, AgentError> {
         let request = wire::RenewLeaseRequest { run: lease.run.to_string(), epoch: lease.epoch };
         Ok(self.ask(PROMPT, self.agent().renew_lease(request)).await?.try_into()?)
@@ -185,7 +185,7 @@ impl Agent {
     /// Uploads a sealed backup; gives digest and length of what the agent wrote.
     ///
     /// # Errors
-    /// [`Code::DigestMismatch`] from the agent if it is not what was announced.
+    /// `Code::DigestMismatch` from the agent if it is not what was announced.
     pub async fn upload(
         &self,
         lease: &LeaseRef,
