@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use umsid_common::durable::{self, DurableError};
+use umsid_common::name::ClusterName;
 use umsid_common::tls;
 
 /// How long to wait for another `umsid` that changes inventory or authority. It holds the lock for a few round trips to
@@ -61,7 +62,7 @@ pub enum HomeError {
     },
 }
 
-/// The right to change inventory and authority; ends when dropped.
+/// A right that one process at a time has; ends when dropped, and with the process.
 #[derive(Debug)]
 pub struct HomeLock {
     _file: File,
@@ -136,19 +137,35 @@ impl Home {
     /// [`HomeError::Busy`] if it does not become free in time.
     pub async fn lock(&self) -> Result<HomeLock, HomeError> {
         let path = self.dir.join("lock");
-        let failed = |source| HomeError::Lock { path: path.clone(), source };
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
         let since = Instant::now();
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(HomeLock { _file: file }),
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
-                Err(TryLockError::WouldBlock) if since.elapsed() > LOCK_PATIENCE => {
+            match try_lock(&path)? {
+                Some(lock) => return Ok(lock),
+                None if since.elapsed() > LOCK_PATIENCE => {
                     return Err(HomeError::Busy { dir: self.dir.clone() });
                 }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
+                None => tokio::time::sleep(LOCK_POLL).await,
             }
         }
+    }
+
+    /// Takes the right to carry out runs of a cluster; `None`: another process here has it, and is at work. It tells a
+    /// run that goes on from one whose umsid died; against other machines, the leases of the agents protect.
+    ///
+    /// # Errors
+    /// If the lock file cannot be opened or locked.
+    pub fn lock_cluster(&self, cluster: &ClusterName) -> Result<Option<HomeLock>, HomeError> {
+        try_lock(&self.dir.join(format!("{cluster}.lock")))
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Option<HomeLock>, HomeError> {
+    let failed = |source| HomeError::Lock { path: path.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(HomeLock { _file: file })),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+        Err(TryLockError::WouldBlock) => Ok(None),
     }
 }
 
@@ -220,6 +237,19 @@ mod tests {
         home.open().unwrap();
         std::fs::set_permissions(home.authority_dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(home.open(), Err(HomeError::Directory(DurableError::NotPrivate { .. }))));
+    }
+
+    #[test]
+    fn only_one_at_a_time_carries_out_runs_of_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        home.create().unwrap();
+        let (here, there) = ("hamburg".parse().unwrap(), "berlin".parse().unwrap());
+        let held = home.lock_cluster(&here).unwrap().unwrap();
+        assert!(home.lock_cluster(&here).unwrap().is_none());
+        assert!(home.lock_cluster(&there).unwrap().is_some());
+        drop(held);
+        assert!(home.lock_cluster(&here).unwrap().is_some());
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use super::{Context, day};
 use crate::agents::{Agent, Agents};
 use crate::authority::Authority;
 use crate::exit::{self, Exit};
+use crate::home::HomeLock;
 use crate::inventory::{Cluster, Inventory};
 use crate::journal::{History, Journal, JournalError, LastWord, RunLog};
 use crate::plan::{self, Basis, Plan, Refusal, RefusalKind, Request};
@@ -125,7 +126,8 @@ impl Situation {
         silent.collect()
     }
 
-    /// Refuses where a run of this cluster was begun and never came to an end or a halt: its umsid died, or is at it.
+    /// Refuses where a run of this cluster was begun and never came to an end or a halt: its umsid died, or is at it
+    /// elsewhere.
     pub(super) async fn nobody_in_the_middle(&self, context: &Context) -> anyhow::Result<()> {
         for run in self.journal.runs().await?.into_iter().filter(|run| run.cluster == self.name) {
             match run.standing {
@@ -157,31 +159,48 @@ impl Situation {
         Ok(super::runs::newer_sync(&self.journal.runs().await?, &self.name, run).is_some())
     }
 
+    /// Whoever is at it here holds the cluster's lock, so that its umsid is dead, or on another machine.
     fn in_the_middle(&self, log: &RunLog) -> anyhow::Error {
         let run = log.run();
         let leases = self.survey.servers.keys().filter_map(|server| {
             let lease = self.survey.report(server)?.inspection.lease.as_ref()?;
-            (lease.run == *run).then_some((server, lease))
+            (lease.run == *run).then_some(lease.until)
         });
-        let remedy = format!(
-            "if no umsid is at it any more: `umsid resume {run}` goes on, `umsid rollback {run}` puts servers back"
+        let leased = leases.max().map_or(String::new(), |until| {
+            format!("; servers stay locked for it until {}", until.strftime("%H:%M:%S UTC"))
+        });
+        let what = format!(
+            "run {run} of {} has no end: its umsid was stopped in the middle{leased}",
+            log.state().by()
         );
-        match leases.max_by_key(|(_, lease)| lease.until) {
-            Some((server, lease)) => exit::Refusal::new(
-                Exit::Locked,
-                format!(
-                    "{server} is locked by run {run} of {} since {}, until {} unless renewed",
-                    lease.holder, lease.since, lease.until
-                ),
-            ),
-            None => exit::Refusal::new(
-                Exit::NeedsOperator,
-                format!("run {run} of {} has no end: its umsid was stopped in the middle", log.state().by()),
-            ),
-        }
-        .remedy(remedy)
-        .into()
+        exit::Refusal::new(Exit::NeedsOperator, what)
+            .remedy(format!("`umsid resume {run}` goes on, `umsid rollback {run}` puts servers back"))
+            .into()
     }
+}
+
+/// The right to carry out runs of a cluster from here; nobody else has it until this is dropped.
+///
+/// # Errors
+/// If another umsid is at work; its run is named.
+pub(super) async fn lock(context: &Context, cluster: &ClusterName) -> anyhow::Result<HomeLock> {
+    if let Some(lock) = context.home.lock_cluster(cluster)? {
+        return Ok(lock);
+    }
+    let journal = Journal::open(&context.home.database_path()).await?;
+    let runs = journal.runs().await?;
+    let open = runs.iter().find(|run| run.cluster == *cluster && run.standing == LastWord::Open);
+    let what = match open {
+        None => format!("another umsid is at work on {cluster}"),
+        Some(open) => {
+            let by = journal.load(&open.run).await.map(|log| log.state().by().to_owned());
+            let by = by.map_or(String::new(), |by| format!(" of {by}"));
+            format!("another umsid is at work on {cluster}: run {}{by}", open.run)
+        }
+    };
+    Err(exit::Refusal::new(Exit::Locked, what)
+        .remedy("wait until it is done, or stop it where it runs")
+        .into())
 }
 
 /// Gives every agent what it lacks: revocation list, certificate. What cannot be given is said, and no reason to stop.

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::Context;
 use super::drive::{Patience, Work, drive};
-use super::prepare::{Situation, refuse};
-use super::runs::{newer_sync, open_journal, run_meant, unfinished};
+use super::prepare::{Situation, lock, refuse};
+use super::runs::{cluster_of, newer_sync, open_journal, run_meant, unfinished};
 use crate::exit::{self, Exit};
 use crate::journal::RunLog;
 use crate::plan::Kind;
@@ -37,6 +37,7 @@ impl Resume {
             Some(text) => run_meant(&runs, text)?,
             None => unfinished(&runs)?,
         };
+        let _lock = lock(context, cluster_of(&runs, &run)?).await?;
         let log = journal.load(&run).await?;
         if log.is_over() {
             return Err(RunError::Over(run).into());

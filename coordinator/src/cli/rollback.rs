@@ -7,8 +7,9 @@ use umsid_common::name::ServerName;
 
 use super::drive::{Patience, Work, drive};
 use super::plan::each_once;
+use super::prepare::lock;
 use super::resume::situation_of;
-use super::runs::{newer_sync, open_journal, run_meant};
+use super::runs::{cluster_of, newer_sync, open_journal, run_meant};
 use super::{Context, ask};
 use crate::exit::Exit;
 use crate::plan::touched;
@@ -41,6 +42,7 @@ impl Rollback {
         let journal = open_journal(context).await?;
         let runs = journal.runs().await?;
         let run = run_meant(&runs, &self.run)?;
+        let _lock = lock(context, cluster_of(&runs, &run)?).await?;
         let log = journal.load(&run).await?;
         if log.is_over() {
             return Err(RunError::Over(run).into());

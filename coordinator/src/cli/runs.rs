@@ -61,6 +61,12 @@ pub(super) fn run_meant(runs: &[RunSummary], text: &str) -> anyhow::Result<RunId
     }
 }
 
+/// The cluster of a run on the list.
+pub(super) fn cluster_of<'a>(runs: &'a [RunSummary], run: &RunId) -> Result<&'a ClusterName, JournalError> {
+    let found = runs.iter().find(|other| other.run == *run);
+    found.map(|found| &found.cluster).ok_or_else(|| JournalError::Missing(run.to_string()))
+}
+
 /// The only run that is not over.
 pub(super) fn unfinished(runs: &[RunSummary]) -> anyhow::Result<RunId> {
     let open: Vec<&RunSummary> = runs

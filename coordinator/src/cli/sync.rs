@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde_json::json;
 use umsid_common::name::ClusterName;
 
 use super::drive::{Patience, Work, drive, show};
 use super::plan::{PlanFile, Wish, nothing_to_do, present, text};
-use super::prepare::{Situation, refuse};
+use super::prepare::{Situation, lock, refuse};
 use super::{Context, Format, ask};
 use crate::exit::{self, Exit};
 use crate::plan::{Kind, Plan, Request};
@@ -78,6 +79,7 @@ pub(super) async fn begin(
     yes: bool,
     patience: &Patience,
 ) -> anyhow::Result<Exit> {
+    let _lock = lock(context, &situation.name).await?;
     situation.nobody_in_the_middle(context).await?;
     let (fresh, refusals) = situation.plan(request);
     if let Some(given) = &given {
@@ -95,6 +97,12 @@ pub(super) async fn begin(
         }
     }
     if !refusals.is_empty() {
+        if context.out.format() == Format::Json {
+            let cluster = &situation.name;
+            context
+                .out
+                .json_line(&json!({ "event": "refused", "cluster": cluster, "refusals": refusals }))?;
+        }
         return Err(refuse(context, &refusals));
     }
     let plan = given.unwrap_or(fresh);

@@ -100,7 +100,10 @@ fn a_locked_cluster_is_left_alone_and_the_holder_named() {
     // Another machine with the same authority knows nothing of the run but what the agents say.
     place.umsid_of(&twin, &["backup"]).exits(4).says("coordinator test").says(&run);
     // The same state directory.
-    place.umsid(&["backup"]).exits(4).says(&format!("locked by run {run} of coordinator test"));
+    let at_work = format!("another umsid is at work on hamburg: run {run} of coordinator test");
+    for line in [&["backup"][..], &["sync", "--yes"], &["resume"], &["rollback", &run, "--yes"]] {
+        place.umsid(line).exits(4).says(&at_work);
+    }
     umsid.ends(0);
     place.is_well();
     assert_eq!(place.calls("ums2", "licensing restore"), 1);
