@@ -84,7 +84,7 @@ impl From<SpoolError> for Failure {
         };
         let failure = Self::of(code, &error);
         match error {
-            SpoolError::NoRoom { .. } => failure.remedy("make room where the agent keeps its state"),
+            _ if code == Code::DiskFull => failure.remedy("make room where the agent keeps its state"),
             SpoolError::TooLarge { .. } => failure.remedy(
                 "if the backup really is that large, raise max_backup_bytes in the agent's configuration",
             ),

@@ -59,9 +59,8 @@ pub async fn relay(
         };
         passed += u64::try_from(piece.len()).unwrap_or(u64::MAX);
         if passed > size {
-            let lie =
-                Failure::new(Code::DigestMismatch, format!("it sends more than the {size} bytes announced"));
-            broken = Some(at_source(lie.into()));
+            let what = format!("it sends more than the {size} bytes announced");
+            broken = Some(at_source(altered(what).into()));
             break;
         }
         digester.update(&piece);
@@ -79,7 +78,7 @@ pub async fn relay(
             Ok(received) if received == (digest, size) => continue,
             Ok((other, bytes)) => {
                 let what = format!("it has {bytes} bytes with SHA-256 {other}");
-                Failure::new(Code::DigestMismatch, what).into()
+                altered(what).into()
             }
             Err(error) => error,
         };
@@ -89,8 +88,12 @@ pub async fn relay(
         return Err(broken);
     }
     if (digester.finish(), passed) != (digest, size) {
-        let lie = Failure::new(Code::DigestMismatch, "what it sends is not the backup it announced");
-        return Err(at_source(lie.into()));
+        return Err(at_source(altered("what it sends is not the backup it announced").into()));
     }
     fault.map_or(Ok(()), Err)
+}
+
+fn altered(what: impl Into<String>) -> Failure {
+    Failure::new(Code::DigestMismatch, what)
+        .remedy("find out what alters files there; a new run makes a new backup")
 }

@@ -130,7 +130,8 @@ fn seal_failure(error: &SealError) -> Failure {
             Code::Internal
         }
     };
-    Failure::of(code, error)
+    let failure = Failure::of(code, error);
+    if code == Code::DiskFull { failure.remedy("make room where the agent keeps its state") } else { failure }
 }
 
 /// A file that is being taken in, for what only knows how to write.

@@ -5,7 +5,7 @@ use umsid_common::name::ServerName;
 use umsid_proto::model::{HealthStatus, ServiceStatus};
 
 use super::{Basis, Kind, Plan, Request, RestartScope};
-use crate::survey::{Report, SilenceKind, SyncState};
+use crate::survey::{MainTrouble, Report, SilenceKind, SyncState};
 
 /// Oldest UMS the documented procedure is for (UMS_FACTS §1).
 const OLDEST_UMS: &str = "12.01.100";
@@ -115,7 +115,11 @@ fn silent_servers(basis: &Basis<'_>, request: &Request, plan: &Plan, found: &mut
 
 fn main_server(basis: &Basis<'_>, request: &Request, found: &mut Refusals) {
     match &basis.assessment.main {
-        Err(trouble) => found.add(RefusalKind::Main, trouble.to_string(), trouble.remedy()),
+        Err(trouble) => {
+            let silent = matches!(trouble, MainTrouble::Silent(_));
+            let kind = if silent { RefusalKind::Unreachable } else { RefusalKind::Main };
+            found.add(kind, trouble.to_string(), trouble.remedy());
+        }
         // Without a label only a person can know that this is Main; the inventory is a person's word too.
         Ok(main) if !main.settled && request.main.is_none() && basis.cluster.main.is_none() => found.add(
             RefusalKind::Main,
