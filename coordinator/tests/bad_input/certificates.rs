@@ -50,7 +50,7 @@ fn a_server_whose_certificate_has_expired_is_refused() {
     let role = Role::Agent { cluster: CLUSTER.parse().unwrap(), server: "ums2".parse().unwrap() };
     let me = Identity { trust_domain: domain.parse().unwrap(), role };
     let home = umsid::home::Home { dir: place.state() };
-    let authority = Authority::open(&home.authority_dir()).unwrap().with_life(SignedDuration::from_secs(3));
+    let authority = Authority::open(&home.authority_dir()).unwrap().with_life(SignedDuration::from_secs(5));
     let issued = authority.equip(&Files::in_dir(&agent_dir(&place, "ums2").join("state")), &me).unwrap();
     place.start_agent("ums2");
     wait_for_blocking("the certificate to expire", SOON, || {

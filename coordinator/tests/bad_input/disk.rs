@@ -24,6 +24,11 @@ impl Disk {
         let disk = mounted.then_some(Self(state.clone()));
         if disk.is_some() {
             copy(&aside, &state);
+        } else {
+            // Who runs the tests shall know what they did not try.
+            std::io::stderr()
+                .write_all(b"no file system can be mounted here: a full disk is not tried\n")
+                .unwrap();
         }
         place.start_agent(server);
         disk

@@ -18,23 +18,19 @@ fn what_is_going_on_is_in_journal_and_record_already() {
     let restore = steps.iter().find(|step| step["what"] == "restore the Main UMS ID").unwrap();
     assert_eq!((&restore["server"], &restore["status"]), (&"ums2".into(), &"begun".into()), "{restore:#}");
     // The agent's record, read while the command is at work.
-    let operations = place.dir.path().join("agent-ums2/state/operations");
-    let records: Vec<String> = std::fs::read_dir(operations)
-        .unwrap()
-        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default())
-        .collect();
-    let step = restore["step"].as_u64().unwrap();
-    let of_it =
-        |text: &&String| text.contains(&run) && text.contains(&format!("{step}")) && text.contains("estor");
-    assert!(records.iter().any(|text| of_it(&text)), "{records:#?}");
-    assert!(
-        place
-            .lab
-            .calls("ums2")
-            .unwrap()
-            .iter()
-            .any(|call| call.is("licensing restore") && call.exit.is_none())
-    );
+    let record = format!("agent-ums2/state/operations/{run}.{}.1.json", restore["step"]);
+    let record = std::fs::read_to_string(place.dir.path().join(record)).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert!(record["started"]["at"].is_string(), "{record:#}");
+    // It was so before the command, and not by then only.
+    let calls = place.lab.calls("ums2").unwrap();
+    let call = calls.iter().find(|call| call.is("licensing restore")).unwrap();
+    assert_eq!(call.exit, None, "it has ended already");
+    let time = |text: &serde_json::Value| text.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time(&record["started"]["at"]) <= call.time, "{record:#}");
+    let events = shown["events"].as_array().unwrap();
+    let begun = events.iter().find(|event| event["event"] == "started" && event["step"] == restore["step"]);
+    assert!(time(&begun.unwrap()["at"]) <= call.time, "{events:#?}");
 
     umsid.ends(0);
     place.is_well();

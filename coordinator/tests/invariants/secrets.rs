@@ -15,7 +15,8 @@ const SYNC: [&str; 8] = ["sync", "--yes", "--settle", "0", "--rehearse", "--log"
 const EAVESDROPPER: &str = r#"notes=$1; shift
 before=
 for argument; do
-  case $before in --password:file) cat "$argument" >> "$notes"; echo >> "$notes";; esac
+  # In one write: several are at it at once.
+  case $before in --password:file) printf '%s\n' "$(cat "$argument")" >> "$notes";; esac
   before=$argument
 done
 exec "$@"
@@ -111,6 +112,9 @@ fn no_secret_is_left_anywhere_and_no_ums_id_created() {
     let told: Vec<Ran> =
         ["runs", "status", "servers", "doctor"].map(|what| place.umsid(&[what, "-o", "json"])).into();
     place.is_well();
+
+    // The rehearsal and the Main UMS ID of each sync, and the way back of the first.
+    assert!(place.calls("ums3", "licensing restore") >= 5, "{}\n{}", failed.err, resumed.err);
 
     let secrets = Secrets::gather(&place, &notes);
     assert!(secrets.passwords.len() >= 6, "{} passwords", secrets.passwords.len());
