@@ -7,12 +7,19 @@ use umsid_common::name::ServerName;
 use super::{Purpose, Step, What};
 use crate::run::State;
 
-/// The servers a restore was begun on and that have not been put back since: they may hold another UMS ID than before.
+/// The servers on which a restore may have changed something, and that have not been put back since: they may hold
+/// another UMS ID than before.
 pub fn touched(state: &State) -> Vec<ServerName> {
     let mut touched: Vec<ServerName> = Vec::new();
-    for step in state.all_steps().filter(|step| state.was_begun(step.no)) {
+    for step in state.all_steps().filter(|step| state.may_have_effect(step.no)) {
         match &step.what {
             What::Restore { server } if !touched.contains(server) => touched.push(server.clone()),
+            // A rehearsal that is done has changed nothing: that is what it was to prove.
+            What::RestoreOwn { server, purpose: Purpose::Rehearsal }
+                if !state.is_done(step.no) && !touched.contains(server) =>
+            {
+                touched.push(server.clone());
+            }
             What::RestoreOwn { server, purpose: Purpose::Rollback } if state.is_done(step.no) => {
                 touched.retain(|other| other != server);
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use umsid_common::digest::Digest;
 use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::Effect;
 
 use super::event::{Ending, Event, Halt, StepResult, Yield};
 use crate::plan::{Plan, Step, What};
@@ -47,6 +48,8 @@ pub struct Progress {
     pub attempt: u32,
     /// What is known of it.
     pub status: Status,
+    /// Whether an attempt that has ended may have changed something.
+    pub effect: bool,
 }
 
 /// What is known of a step.
@@ -107,7 +110,7 @@ impl State {
             if step.after.iter().any(|before| *before >= step.no) {
                 return Err(illegal("steps", format!("step {} waits for a later one", step.no)));
             }
-            self.progress.insert(step.no, Progress { attempt: 0, status: Status::Waiting });
+            self.progress.insert(step.no, Progress { attempt: 0, status: Status::Waiting, effect: false });
         }
         Ok(())
     }
@@ -188,7 +191,7 @@ impl State {
                 format!("attempt {attempt} follows attempt {}", progress.attempt),
             ));
         }
-        *progress = Progress { attempt, status: Status::Begun };
+        *progress = Progress { attempt, status: Status::Begun, effect: progress.effect };
         Ok(())
     }
 
@@ -198,6 +201,7 @@ impl State {
         if progress.status != Status::Begun || progress.attempt != attempt {
             return Err(illegal("finished", format!("attempt {attempt} of step {no} is not going on")));
         }
+        progress.effect |= !matches!(result, StepResult::Failed { effect: Effect::None, .. });
         progress.status = Status::Ended(result.clone());
         Ok(())
     }
@@ -278,6 +282,11 @@ impl State {
     /// Whether it was ever begun.
     pub fn was_begun(&self, no: u32) -> bool {
         self.progress.get(&no).is_some_and(|progress| progress.attempt > 0)
+    }
+
+    /// Whether it may have changed something: an attempt has, or one that was begun has no result on record.
+    pub fn may_have_effect(&self, no: u32) -> bool {
+        self.progress.get(&no).is_some_and(|progress| progress.effect || progress.status == Status::Begun)
     }
 
     /// Whether it is done.

@@ -222,6 +222,48 @@ fn a_failure_at_any_step_halts_or_goes_back() {
 }
 
 #[test]
+fn a_restore_that_changed_nothing_is_nothing_to_go_back_from() {
+    let restore = |what: &What| matches!(what, What::Restore { .. });
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match restore(what) {
+        true => bad(Code::BadBackup, Effect::None),
+        false => good(what),
+    });
+    assert!(matches!(drive.state.standing(), Standing::Halted(_)), "{:?}", drive.state.standing());
+    assert_eq!(touched(&drive.state), []);
+    // Another attempt may have an effect, and whatever follows, that stays so.
+    for (code, effect) in [(Code::CommandFailed, Effect::Possible), (Code::BadBackup, Effect::None)] {
+        let mut drive = drive_again(&drive);
+        drive.drive(&mut |what, _| if restore(what) { bad(code, effect) } else { good(what) });
+        let back = effect == Effect::Possible;
+        assert_eq!(*drive.state.standing() == Standing::Ended(Ending::RolledBack), back, "{code}");
+    }
+}
+
+fn drive_again(drive: &Drive) -> Drive {
+    let (state, events) = (drive.state.clone(), drive.events.clone());
+    let mut drive = Drive { state, events, running: BTreeMap::new(), epoch: drive.epoch };
+    drive.lease();
+    drive
+}
+
+#[test]
+fn a_rehearsal_that_broke_off_can_be_gone_back_from() {
+    let mut drive = Drive::new(&Request { rehearse: true, ..Request::sync() });
+    drive.drive(&mut |what, _| match what {
+        What::RestoreOwn { .. } => bad(Code::CommandFailed, Effect::Possible),
+        _ => good(what),
+    });
+    assert_eq!(touched(&drive.state), [name("ums2")]);
+    let mut drive = Drive::new(&Request { rehearse: true, ..Request::sync() });
+    drive.drive(&mut |what, _| match what {
+        What::Backup { .. } => bad(Code::CommandFailed, Effect::None),
+        _ => good(what),
+    });
+    assert_eq!(touched(&drive.state), [], "a rehearsal that is done has changed nothing");
+}
+
+#[test]
 fn an_interrupted_operation_is_tried_again_under_a_new_id_but_not_for_ever() {
     let restore = |what: &What| matches!(what, What::Restore { server } if *server == name("ums3"));
     let mut drive = Drive::new(&Request::sync());
