@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use umsid_common::seal::SealKey;
 use umsid_common::tls::Tls;
-use umsid_proto::model::{Disk, Inspection};
+use umsid_proto::model::{Disk, Inspection, Service};
 
 use crate::certificates::Renewal;
 use crate::lease::Leases;
@@ -40,8 +40,13 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Everything that can be found out now. While an operation has the UMS, no `umsadmin-cli` is run.
-    pub(crate) async fn inspect(&self, quick: bool) -> Inspection {
+    /// Everything that can be found out now. While an operation has the UMS, no `umsadmin-cli` is run. `restart_due`
+    /// tells whether the UMS Server still has to be restarted after a restore.
+    pub(crate) async fn inspect(
+        &self,
+        quick: bool,
+        restart_due: impl FnOnce(&Service) -> bool,
+    ) -> Inspection {
         let turn = if quick { None } else { tokio::time::timeout(PATIENCE, self.turn.lock()).await.ok() };
         let mut findings = self.ums.look(turn.is_none()).await;
         if turn.is_none() && !quick {
@@ -58,6 +63,7 @@ impl Host {
         let (safety_backups, damaged) = self.vault.list();
         findings.problems.extend(damaged);
         let (lease, epoch) = self.leases.current();
+        let restart_due = restart_due(&findings.service);
         Inspection {
             server: self.me.server.clone(),
             cluster: self.me.cluster.clone(),
@@ -77,6 +83,7 @@ impl Host {
             epoch,
             ums_ms: u64::try_from(findings.waited.as_millis()).unwrap_or(u64::MAX),
             problems: findings.problems,
+            restart_due,
         }
     }
 }

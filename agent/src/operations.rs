@@ -20,7 +20,9 @@ use umsid_common::digest::Fingerprint;
 use umsid_common::durable::DurableError;
 use umsid_common::name::{OperationId, RunId};
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Action, CertificateSeen, Effect, LeaseRef, Operation, Outcome, Success, Trouble};
+use umsid_proto::model::{
+    Action, CertificateSeen, Effect, LeaseRef, Operation, Outcome, Service, Success, Trouble,
+};
 
 use crate::host::Host;
 use crate::lease::Engaged;
@@ -163,6 +165,12 @@ impl Operations {
         operations.retain(|operation| run.is_none_or(|run| operation.id.run == *run));
         operations.sort_by_key(|operation| operation.recorded);
         operations
+    }
+
+    /// Whether the UMS Server still has to be restarted after a restore: this is its service.
+    pub(crate) fn restart_due(&self, service: &Service) -> bool {
+        let entries: Vec<_> = self.lock().entries.values().cloned().collect();
+        restart::due(&entries, service.process)
     }
 
     /// From now on nothing new is begun.

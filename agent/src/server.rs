@@ -171,7 +171,7 @@ impl Agent {
         let Self { host, operations, listener, address } = self;
         let door = Door::new(
             host.tls.clone(),
-            AgentRpc { host: host.clone() },
+            AgentRpc { host: host.clone(), operations: operations.clone() },
             OperationsRpc { operations: operations.clone() },
             TransferRpc { host: host.clone() },
         );

@@ -42,7 +42,7 @@ pub(super) struct Record {
 /// The moment from which there may be an effect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Started {
-    at: Timestamp,
+    pub(super) at: Timestamp,
     pub(super) before: Before,
     /// What does it: its process id and start.
     pub(super) program: Option<(u32, Timestamp)>,
@@ -132,6 +132,13 @@ impl Entry {
 
     pub(super) fn started(&self) -> Option<Started> {
         self.lock().started.clone()
+    }
+
+    /// The outcome, and when it came.
+    pub(super) fn ended(&self) -> Option<(Timestamp, Outcome)> {
+        let record = self.lock();
+        let last = record.events.last()?;
+        Some((last.at, last.what.as_ref().ok()?.clone()))
     }
 
     pub(super) fn begin(&self, before: Before) -> Result<(), DurableError> {

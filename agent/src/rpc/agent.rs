@@ -14,13 +14,14 @@ use umsid_proto::wire::agent_server::Agent;
 use super::{caller, decoded};
 use crate::host::{Host, blocking};
 use crate::lease::Wish;
-use crate::operations::bound_ids;
+use crate::operations::{Operations, bound_ids};
 
 /// Longest name of a holder, in characters.
 const HOLDER: usize = 200;
 
 pub(crate) struct AgentRpc {
     pub(crate) host: Arc<Host>,
+    pub(crate) operations: Arc<Operations>,
 }
 
 #[tonic::async_trait]
@@ -59,7 +60,10 @@ impl Agent for AgentRpc {
         &self,
         request: Request<wire::InspectRequest>,
     ) -> Result<Response<wire::Inspection>, Status> {
-        let mut inspection = self.host.inspect(request.into_inner().quick).await;
+        let mut inspection = self
+            .host
+            .inspect(request.into_inner().quick, |service| self.operations.restart_due(service))
+            .await;
         bound_ids(&mut inspection.ums_ids);
         Ok(Response::new(inspection.into()))
     }

@@ -8,7 +8,8 @@ use umsid_common::durable::{self, Access};
 use umsid_common::seal::{self, Provenance, Recipient};
 use umsid_common::tls::{Credentials, Files};
 use umsid_proto::failure::Code;
-use umsid_proto::model::{Effect, RestoreSource, Success};
+use umsid_proto::model::{Action, Effect, RestoreSource, ServiceProcess, ServiceStatus, Success};
+use umsid_proto::wire;
 use umsid_testkit::{Ca, Wanted, scratch};
 
 use crate::fake_ums::{FakeUms, print_of};
@@ -315,5 +316,51 @@ async fn success_without_effect_is_a_failure() {
     let action = restore(RestoreSource::Uploaded(digest), "main-id", "ums1", net);
     assert_eq!(failure_of(line.perform(&step(6), action).await), (Code::WrongPassword, Effect::None));
     assert!(server.files("work").is_empty());
+    running.kill().await;
+}
+
+async fn restart_due(line: &mut Line) -> bool {
+    line.agent.inspect(wire::InspectRequest { quick: true }).await.unwrap().into_inner().restart_due
+}
+
+#[tokio::test]
+async fn after_a_restore_a_restart_is_due_until_another_process_runs() {
+    let ca = Ca::new("test");
+    let (server, running, mut line, net) = target(&ca).await;
+    let ums = &server.ums;
+    let back = || restore(RestoreSource::SafetyBackup(net), "own-id", "ums2", net);
+    ums.set(|state| state.fail_restore = Some(Effect::None));
+    assert_eq!(failure_of(line.perform(&step(2), back()).await), (Code::CommandFailed, Effect::None));
+    assert!(!restart_due(&mut line).await, "nothing was changed");
+    ums.set(|state| state.fail_restore = None);
+
+    // A rehearsal counts the same.
+    line.perform(&step(3), back()).await.unwrap();
+    assert!(restart_due(&mut line).await);
+    ums.set(|state| state.fail_restart = true);
+    let restart = || Action::Restart { deadline_ms: None };
+    line.perform(&step(4), restart()).await.unwrap_err();
+    assert!(restart_due(&mut line).await, "the same process still runs");
+    ums.set(|state| state.status = ServiceStatus::Stopped);
+    assert!(restart_due(&mut line).await);
+    ums.set(|state| {
+        state.status = ServiceStatus::Running;
+        state.fail_restart = false;
+    });
+    line.perform(&step(5), restart()).await.unwrap();
+    assert!(!restart_due(&mut line).await);
+    ums.set(|state| state.status = ServiceStatus::Stopped);
+    assert!(!restart_due(&mut line).await, "it was started since");
+    ums.set(|state| state.status = ServiceStatus::Running);
+
+    // It is known after a restart of the agent too, and a restart by hand counts.
+    ums.set(|state| state.restore_lies = true);
+    line.perform(&step(6), restore(RestoreSource::SafetyBackup(net), "own-id", "ums2", net)).await.unwrap();
+    running.kill().await;
+    let running = server.start().await;
+    let mut line = Person::coordinator(&ca).call(&server, &running).await;
+    assert!(restart_due(&mut line).await);
+    ums.set(|state| state.process = ServiceProcess { pid: 7, started: Timestamp::now() });
+    assert!(!restart_due(&mut line).await);
     running.kill().await;
 }

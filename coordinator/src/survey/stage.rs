@@ -151,5 +151,6 @@ fn inspection(server: &str, ums_ids: UmsIds) -> Inspection {
         epoch: 0,
         ums_ms: 0,
         problems: Vec::new(),
+        restart_due: false,
     }
 }

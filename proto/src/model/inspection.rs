@@ -44,6 +44,10 @@ pub struct Inspection {
     pub ums_ms: u64,
     /// What could not be found out, one sentence each.
     pub problems: Vec<String>,
+    /// Whether a restore that may have had an effect ended after the UMS Server's process was started, or none was
+    /// started since: what runs may be on another UMS ID than the one on disk.
+    #[serde(default)]
+    pub restart_due: bool,
 }
 
 /// What is known of the UMS IDs on one server. Unknown is an answer.
@@ -251,6 +255,7 @@ impl From<Inspection> for wire::Inspection {
             epoch: model.epoch,
             ums_ms: model.ums_ms,
             problems: model.problems,
+            restart_due: model.restart_due,
         }
     }
 }
@@ -285,6 +290,7 @@ impl TryFrom<wire::Inspection> for Inspection {
             epoch: wire.epoch,
             ums_ms: wire.ums_ms,
             problems: wire.problems,
+            restart_due: wire.restart_due,
         })
     }
 }

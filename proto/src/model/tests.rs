@@ -141,6 +141,7 @@ fn an_inspection_comes_back_as_it_went() {
         epoch: 4,
         ums_ms: 17,
         problems: vec!["no version file".into()],
+        restart_due: true,
     };
     assert_eq!(Inspection::try_from(wire::Inspection::from(inspection.clone())), Ok(inspection));
 }
