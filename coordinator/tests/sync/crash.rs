@@ -4,11 +4,15 @@ use crate::place::{CLUSTER, Place};
 
 const SYNC: [&str; 5] = ["sync", CLUSTER, "--yes", "--settle", "0"];
 
-/// Kills `umsid` when this step has begun, and resumes.
-fn killed_at(kind: &str, server: &str) {
+/// Kills `umsid` while the agent of this server is in the middle of this, and resumes.
+fn killed_while(doing: &str, server: &str) {
     let place = Place::broken(&["ums2", "ums3"]);
+    let slow = [("backup_delay_ms", "500"), ("restore_delay_ms", "500"), ("stop_ms", "500")];
+    place.lab.set_many(&["ums2", "ums3"], &slow).unwrap();
     let mut umsid = place.watch(&SYNC);
-    umsid.until_begun(kind, server);
+    umsid.until(doing, |event| {
+        event["server"] == server && event["what"].as_str().is_some_and(|what| what.starts_with(doing))
+    });
     let run = umsid.seen[0]["run"].as_str().unwrap().to_owned();
     umsid.kill();
 
@@ -26,6 +30,8 @@ fn killed_at(kind: &str, server: &str) {
     place.is_well();
     for server in ["ums2", "ums3"] {
         assert_eq!(place.calls(server, "licensing restore"), 1, "restored once on {server}");
+        assert_eq!(place.calls(server, "licensing backup"), 1, "backed up once on {server}");
+        assert_eq!(place.calls(server, "igelRMserver restart"), 1, "restarted once: {server}");
     }
     place.umsid(&["status"]).exits(0);
     place.umsid(&["resume", &run]).exits(2).says("is over");
@@ -33,17 +39,17 @@ fn killed_at(kind: &str, server: &str) {
 
 #[test]
 fn umsid_killed_while_safety_backups_are_taken() {
-    killed_at("safety-backup", "ums2");
+    killed_while("backing up the UMS ID", "ums2");
 }
 
 #[test]
 fn umsid_killed_while_the_canary_is_restored() {
-    killed_at("restore", "ums3");
+    killed_while("restoring the UMS ID", "ums3");
 }
 
 #[test]
 fn umsid_killed_while_the_last_target_is_restarted() {
-    killed_at("restart", "ums2");
+    killed_while("restarting", "ums2");
 }
 
 #[test]
