@@ -270,6 +270,13 @@ fn of_run(error: &RunError) -> Option<(Exit, String)> {
         RunError::Over(_) => {
             (Exit::Usage, "`umsid runs` lists the runs; `umsid status` shows how the servers stand")
         }
+        RunError::Lease(LeaseError::Epoch { .. }) => {
+            (Exit::NeedsOperator, "put that server's agent in order, then try again")
+        }
+        RunError::Overtaken { .. } => (
+            Exit::NeedsOperator,
+            "do not resume it: `umsid status` shows how the servers stand, and a new `umsid sync` starts from there",
+        ),
         RunError::NothingToRollBack(_) => (Exit::Usage, "`umsid runs show RUN` shows what it did"),
     };
     Some((exit, remedy.into()))

@@ -235,6 +235,13 @@ impl Report {
             Outcome::Unverified => Exit::NotInSync,
             Outcome::RolledBack if self.by_request => Exit::Success,
             Outcome::RolledBack => Exit::Failed,
+            // What was asked for is done; what is left is named.
+            Outcome::Halted
+                if self.by_request
+                    && self.halt.as_ref().is_some_and(|halt| halt.kind == HaltKind::Partial) =>
+            {
+                Exit::Success
+            }
             Outcome::Halted => self.halt.as_ref().map_or(Exit::Failed, Standstill::exit),
         }
     }
@@ -246,7 +253,7 @@ impl Standstill {
             HaltKind::Interrupted => Exit::Interrupted,
             HaltKind::LeaseLost => Exit::Locked,
             HaltKind::Unreachable => Exit::Unreachable,
-            HaltKind::Unknown => Exit::NeedsOperator,
+            HaltKind::Unknown | HaltKind::Partial => Exit::NeedsOperator,
             HaltKind::Failed if self.on_the_way_back => Exit::NeedsOperator,
             HaltKind::Failed => self.code.map_or(Exit::Failed, exit::of_code),
         }

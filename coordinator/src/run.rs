@@ -18,7 +18,7 @@ use umsid_proto::model::LeaseRef;
 
 use crate::agents::{Agent, AgentError};
 use crate::journal::{Journal, JournalError, RunLog};
-use crate::plan::{Plan, roll_back, touched};
+use crate::plan::{Plan, Step, What, roll_back, touched};
 use crate::step::{self, End, Shift};
 use crate::survey::Survey;
 
@@ -97,6 +97,18 @@ pub enum RunError {
     /// The run is over.
     #[error("run {0} is over: there is nothing to resume or roll back")]
     Over(RunId),
+    /// Another run has been at work there since.
+    #[error(
+        "run {other} has been at work on {server} since run {run} stood still: what that was planned on does not hold any more"
+    )]
+    Overtaken {
+        /// This one.
+        run: RunId,
+        /// Where.
+        server: ServerName,
+        /// The other.
+        other: RunId,
+    },
     /// The run touched no server, or not this one.
     #[error("{0}")]
     NothingToRollBack(String),
@@ -115,7 +127,8 @@ pub enum RunError {
 pub async fn begin(journal: &Journal, plan: Plan, crew: &Crew) -> Result<RunLog, RunError> {
     let run = RunId::new(Timestamp::now());
     (crew.tell)(Notice::Named(run.clone()));
-    let leases = Leases::take(&run, 0, &plan, crew).await?;
+    let needed = plan.servers.keys().cloned().collect();
+    let leases = Leases::take(&run, 0, &plan, &needed, crew).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let first = Event::Begun { plan: Box::new(plan), by: crew.by.clone(), version };
     let log = journal.begin(&run, &first).await;
@@ -129,7 +142,7 @@ pub async fn begin(journal: &Journal, plan: Plan, crew: &Crew) -> Result<RunLog,
     if let Some(first) = log.events().first() {
         (crew.tell)(Notice::Recorded(first.clone()));
     }
-    carry_out(&mut log, leases, crew, None).await?;
+    carry_out(&mut log, leases, crew, Vec::new()).await?;
     Ok(log)
 }
 
@@ -138,41 +151,95 @@ pub async fn resume(mut log: RunLog, crew: &Crew) -> Result<RunLog, RunError> {
     if log.is_over() {
         return Err(RunError::Over(log.run().clone()));
     }
-    let leases = Leases::take(log.run(), log.state().epoch().unwrap_or(0), log.state().plan(), crew).await?;
-    carry_out(&mut log, leases, crew, None).await?;
+    if log.state().turned_back().is_none() {
+        overtaken(&log, crew).await?;
+    }
+    let needed = needed(log.state());
+    let leases = Leases::take(log.run(), held(&log), log.state().plan(), &needed, crew).await?;
+    let skipped = out_of_reach(log.state(), crew);
+    carry_out(&mut log, leases, crew, skipped).await?;
     Ok(log)
 }
 
-/// Puts servers back as they were before a run: these, or all it has touched.
+/// Puts servers back as they were before a run: these, or all it has touched. Only those must be within reach.
 pub async fn turn_back(mut log: RunLog, servers: &[ServerName], crew: &Crew) -> Result<RunLog, RunError> {
     if log.is_over() {
         return Err(RunError::Over(log.run().clone()));
     }
-    if log.state().turned_back().is_some() {
+    if log.state().turned_back().is_some() && log.state().steps().any(|step| !log.state().is_settled(step.no))
+    {
         return resume(log, crew).await;
     }
     let touched = touched(log.state());
     if let Some(other) = servers.iter().find(|server| !touched.contains(server)) {
-        let why = format!("the run restored nothing on {other}: it is as it was");
+        let why = format!("the run restored nothing on {other}, or has put it back: it is as it was");
         return Err(RunError::NothingToRollBack(why));
     }
     let servers = if servers.is_empty() { touched } else { servers.to_vec() };
-    let steps = roll_back(&servers, &log.state().plan().involved(), log.state().next_number());
+    let reached: Vec<ServerName> =
+        log.state().plan().involved().into_iter().filter(|server| crew.agents.contains_key(server)).collect();
+    let steps = roll_back(&servers, &reached, log.state().next_number());
     let why = format!("asked for by {}", crew.by);
-    let leases = Leases::take(log.run(), log.state().epoch().unwrap_or(0), log.state().plan(), crew).await?;
-    carry_out(&mut log, leases, crew, Some(Event::TurnedBack { why, steps })).await?;
+    let needed: BTreeSet<ServerName> = servers.into_iter().chain(reached).collect();
+    let leases = Leases::take(log.run(), held(&log), log.state().plan(), &needed, crew).await?;
+    carry_out(&mut log, leases, crew, vec![Event::TurnedBack { why, steps }]).await?;
     Ok(log)
 }
 
-async fn carry_out(
-    log: &mut RunLog,
-    leases: Leases,
-    crew: &Crew,
-    turn: Option<Event>,
-) -> Result<(), RunError> {
+fn held(log: &RunLog) -> u64 {
+    log.state().epoch().unwrap_or(0)
+}
+
+/// The servers a run still needs: all of its plan, or on the way back those something is still to be done on. What is
+/// only to be tidied up on a server out of reach is left there.
+pub fn needed(state: &State) -> BTreeSet<ServerName> {
+    if state.turned_back().is_none() {
+        return state.plan().servers.keys().cloned().collect();
+    }
+    state
+        .steps()
+        .filter(|step| !state.is_settled(step.no) && !matches!(step.what, What::Discard { .. }))
+        .filter_map(|step| step.what.server().cloned())
+        .collect()
+}
+
+fn out_of_reach(state: &State, crew: &Crew) -> Vec<Event> {
+    let gone = |step: &&Step| {
+        let waiting = state.progress(step.no).is_some_and(|progress| progress.status == Status::Waiting);
+        matches!(&step.what, What::Discard { server } if waiting && !crew.agents.contains_key(server))
+    };
+    let back = state.turned_back().is_some();
+    let skip = |step: &Step| Event::Skipped { step: step.no, why: "the server is out of reach".to_owned() };
+    state.steps().filter(|step| back && gone(step)).map(skip).collect()
+}
+
+/// Makes sure that no other run has done anything on these servers since this one's last event: what it was planned on
+/// would not hold any more.
+async fn overtaken(log: &RunLog, crew: &Crew) -> Result<(), RunError> {
+    let last = log.events().last().map_or(Timestamp::MIN, |recorded| recorded.at);
+    let needed = needed(log.state());
+    for (server, agent) in crew.agents.iter().filter(|(server, _)| needed.contains(server)) {
+        let silent = |source| RunError::Silent { server: server.clone(), source };
+        let operations = agent.operations(None).await.map_err(silent)?;
+        // The agent's clock is not ours: what counts is the order on the agent, and its clock only for a run of which
+        // nothing is on record there.
+        let own = operations.iter().rposition(|operation| operation.id.run == *log.run());
+        let newer = match own {
+            Some(own) => operations.get(own + 1..).unwrap_or_default(),
+            None => &operations[operations.partition_point(|operation| operation.recorded <= last)..],
+        };
+        if let Some(other) = newer.iter().find(|operation| operation.id.run != *log.run()) {
+            let (server, other) = (server.clone(), other.id.run.clone());
+            return Err(RunError::Overtaken { run: log.run().clone(), server, other });
+        }
+    }
+    Ok(())
+}
+
+async fn carry_out(log: &mut RunLog, leases: Leases, crew: &Crew, first: Vec<Event>) -> Result<(), RunError> {
     (crew.tell)(Notice::Named(log.run().clone()));
     let mut session = Session { log, crew, halting: None, running: BTreeSet::new() };
-    let outcome = session.go(&leases, turn).await;
+    let outcome = session.go(&leases, first).await;
     // Whoever comes next need not wait for the leases to run out. A server out of reach keeps it until then.
     leases.release().await;
     outcome
@@ -195,10 +262,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn go(&mut self, leases: &Leases, turn: Option<Event>) -> Result<(), RunError> {
+    async fn go(&mut self, leases: &Leases, first: Vec<Event>) -> Result<(), RunError> {
         self.record(&Event::Leased { epoch: leases.lease().epoch, by: self.crew.by.clone() }).await?;
-        if let Some(turn) = turn {
-            self.record(&turn).await?;
+        for event in first {
+            self.record(&event).await?;
         }
         let shift = Arc::new(Shift {
             run: self.log.run().clone(),

@@ -130,6 +130,15 @@ impl Survey {
             .unwrap_or_default()
     }
 
+    /// The server whose agent has granted the highest lease epoch.
+    pub fn highest_epoch_at(&self) -> Option<ServerName> {
+        let epochs = self
+            .servers
+            .iter()
+            .filter_map(|(server, answer)| Some((answer.report.as_ref().ok()?.inspection.epoch, server)));
+        epochs.max().map(|(_, server)| server.clone())
+    }
+
     /// Milliseconds the slowest server spent waiting for its UMS.
     pub fn ums_ms(&self) -> u64 {
         self.servers

@@ -1,6 +1,6 @@
 //! What every command that runs something begins with: who is asked, what they say, and what that means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use umsid_common::name::{ClusterName, Role, RunId, ServerName};
@@ -105,9 +105,9 @@ impl Situation {
         (plan, refusals)
     }
 
-    /// What speaks against going on with a plan that is on record: servers that take part and do not answer.
-    pub(super) fn silent(&self, plan: &Plan) -> Vec<Refusal> {
-        let silent = plan.servers.keys().filter_map(|server| {
+    /// What speaks against going on with a plan that is on record: servers that are needed and do not answer.
+    pub(super) fn silent(&self, needed: &BTreeSet<ServerName>) -> Vec<Refusal> {
+        let silent = needed.iter().filter_map(|server| {
             let Some(answer) = self.survey.servers.get(server) else {
                 return Some(Refusal {
                     kind: RefusalKind::Request,

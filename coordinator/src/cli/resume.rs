@@ -1,8 +1,10 @@
 //! `umsid resume`
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
+use umsid_common::name::ServerName;
 
 use super::Context;
 use super::drive::{Patience, Work, drive};
@@ -11,7 +13,7 @@ use super::runs::{cluster_of, newer_sync, open_journal, run_meant, unfinished};
 use crate::exit::{self, Exit};
 use crate::journal::RunLog;
 use crate::plan::Kind;
-use crate::run::RunError;
+use crate::run::{RunError, needed};
 
 /// Go on with a run that stands still, or whose umsid died
 #[derive(Debug, Args)]
@@ -54,15 +56,19 @@ impl Resume {
                 ))
                 .into());
         }
-        let situation = situation_of(context, &log).await?;
+        let situation = situation_of(context, &log, &needed(log.state())).await?;
         drive(context, situation, Work::Resume(log), &self.patience, Duration::ZERO).await
     }
 }
 
-/// The servers of a run as they stand now; all that take part have answered.
-pub(super) async fn situation_of(context: &Context, log: &RunLog) -> anyhow::Result<Situation> {
+/// The servers of a run as they stand now; those that are needed have answered.
+pub(super) async fn situation_of(
+    context: &Context,
+    log: &RunLog,
+    needed: &BTreeSet<ServerName>,
+) -> anyhow::Result<Situation> {
     let plan = log.state().plan();
     let situation = Situation::see(context, Some(&plan.cluster), &plan.request).await?;
-    let refusals = situation.silent(plan);
+    let refusals = situation.silent(needed);
     if refusals.is_empty() { Ok(situation) } else { Err(refuse(context, &refusals)) }
 }

@@ -71,7 +71,9 @@ impl Rollback {
             context.out.say("nothing was changed");
             return Ok(Exit::Failed);
         }
-        let situation = situation_of(context, &log).await?;
+        // Only these must be within reach: another server that is gone for good must not stand in their way.
+        let needed = if servers.is_empty() { touched.clone() } else { servers.clone() };
+        let situation = situation_of(context, &log, &needed.into_iter().collect()).await?;
         drive(context, situation, Work::TurnBack(log, servers), &self.patience, Duration::ZERO).await
     }
 }

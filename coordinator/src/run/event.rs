@@ -138,6 +138,8 @@ pub enum HaltKind {
     LeaseLost,
     /// Somebody asked it to stop.
     Interrupted,
+    /// The servers that were to be rolled back are; others are not.
+    Partial,
 }
 
 /// How a run ended.

@@ -1,6 +1,6 @@
 //! The exclusive right to change the servers of a run: on all of them or none, renewed while the run goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,6 +13,9 @@ use umsid_proto::model::{LeaseRef, LeaseState};
 use super::Crew;
 use crate::agents::{Agent, AgentError};
 use crate::plan::Plan;
+
+/// More runs than ever will be; an agent that grants more would lock its whole cluster out.
+const LARGEST_EPOCH: u64 = 1 << 40;
 
 /// Not every server could be leased; none is.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,14 @@ pub enum LeaseError {
         #[source]
         source: AgentError,
     },
+    /// An agent speaks of an epoch no honest count of runs leads to.
+    #[error("{server} speaks of lease epoch {epoch}: its lease.json is damaged, or somebody plays with it")]
+    Epoch {
+        /// Which.
+        server: ServerName,
+        /// The next would be this.
+        epoch: u64,
+    },
     /// A server that takes part is not connected.
     #[error("{0} takes part in the run, but is not connected")]
     Missing(ServerName),
@@ -51,15 +62,25 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Takes a lease on every server of the plan, with an epoch above all that were ever granted.
-    pub async fn take(run: &RunId, held: u64, plan: &Plan, crew: &Crew) -> Result<Self, LeaseError> {
+    /// Takes a lease on every one of these servers, with an epoch above all that were ever granted.
+    pub async fn take(
+        run: &RunId,
+        held: u64,
+        plan: &Plan,
+        servers: &BTreeSet<ServerName>,
+        crew: &Crew,
+    ) -> Result<Self, LeaseError> {
         let mut agents = Vec::new();
-        for server in plan.servers.keys() {
+        for server in servers {
             let agent = crew.agents.get(server).ok_or_else(|| LeaseError::Missing(server.clone()))?;
             agents.push((server.clone(), agent.clone()));
         }
         // The agents remember the highest epoch, so asking them once is enough: whoever was faster makes us fail.
-        let lease = LeaseRef { run: run.clone(), epoch: crew.survey.highest_epoch().max(held) + 1 };
+        let epoch = crew.survey.highest_epoch().max(held).saturating_add(1);
+        if let Some(server) = crew.survey.highest_epoch_at().filter(|_| epoch > LARGEST_EPOCH) {
+            return Err(LeaseError::Epoch { server, epoch });
+        }
+        let lease = LeaseRef { run: run.clone(), epoch };
         let digest = plan.digest();
         let mut asked = JoinSet::new();
         for (server, agent) in agents.clone() {

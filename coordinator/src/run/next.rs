@@ -41,7 +41,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     let status = |no: u32| state.progress(no).map(|progress| (&progress.status, progress.attempt));
     let adrift: Vec<(u32, u32)> = state
         .steps()
-        .filter(|step| !running.contains(&step.no))
+        .filter(|step| !running.contains(&step.no) && state.held_back(step).is_none())
         .filter_map(|step| match status(step.no)? {
             (Status::Begun, attempt) => Some((step.no, attempt)),
             _ => None,
@@ -65,7 +65,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     let ready: Vec<(u32, u32)> = state
         .steps()
         .filter(|step| step.after.iter().all(|before| state.is_settled(*before)))
-        .filter(|step| !state.waits_for_canary(step))
+        .filter(|step| state.held_back(step).is_none())
         .filter_map(|step| match status(step.no)? {
             (Status::Waiting, attempt) => Some((step.no, attempt + 1)),
             _ => None,
@@ -74,7 +74,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     match (ready.is_empty(), running.is_empty()) {
         (false, _) => Next::Start(ready),
         (true, false) => Next::Wait,
-        (true, true) => Next::End(ending(state)),
+        (true, true) => ending(state),
     }
 }
 
@@ -117,7 +117,8 @@ fn give_up(state: &State, step: &Step, result: &StepResult) -> Next {
         StepResult::Done { .. } => (HaltKind::Unknown, "is done".to_owned(), None),
     };
     let why = format!("{place}step {} ({}) {what}", step.no, step.what.title());
-    if state.turned_back().is_none() && concerns_canary(state, step) {
+    // Where nothing is known, nothing is overwritten: that is for a person to decide.
+    if kind == HaltKind::Failed && state.turned_back().is_none() && concerns_canary(state, step) {
         let servers = touched(state);
         if !servers.is_empty() {
             return Next::TurnBack {
@@ -139,18 +140,22 @@ fn concerns_canary(state: &State, step: &Step) -> bool {
     own && touched(state) == std::slice::from_ref(canary)
 }
 
-fn ending(state: &State) -> Ending {
+fn ending(state: &State) -> Next {
     if state.turned_back().is_some() {
-        return Ending::RolledBack;
+        let left: Vec<String> = touched(state).iter().map(ToString::to_string).collect();
+        if left.is_empty() {
+            return Next::End(Ending::RolledBack);
+        }
+        let why = format!("{} may still hold the restored UMS ID", left.join(", "));
+        return Next::Halt(Halt { kind: HaltKind::Partial, why, failure: None });
     }
     if state.plan().request.kind != Kind::Sync {
-        return Ending::Done;
+        return Next::End(Ending::Done);
     }
-    if state.plan().request.restart == RestartScope::None {
-        // The UMS Servers run on with the UMS IDs they read at their start.
-        return Ending::Unverified;
-    }
+    // Without restarts, the UMS Servers run on with the UMS IDs they read at their start.
+    let restarted = state.plan().request.restart != RestartScope::None;
     let verified =
         |server: &_| state.in_sync_already(server) || matches!(state.proof(server), Some(Proof::Yes(_)));
-    if state.plan().targets.iter().all(verified) { Ending::Synchronized } else { Ending::Unverified }
+    let all = restarted && state.plan().targets.iter().all(verified);
+    Next::End(if all { Ending::Synchronized } else { Ending::Unverified })
 }

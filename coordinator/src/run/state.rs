@@ -16,7 +16,7 @@ use crate::survey::Proof;
 pub struct State {
     plan: Plan,
     by: String,
-    back: Option<Back>,
+    back: Vec<Back>,
     progress: BTreeMap<u32, Progress>,
     epoch: Option<u64>,
     standing: Standing,
@@ -86,7 +86,7 @@ impl State {
         let mut state = Self {
             plan: (**plan).clone(),
             by: by.clone(),
-            back: None,
+            back: Vec::new(),
             progress: BTreeMap::new(),
             epoch: None,
             standing: Standing::Open,
@@ -155,6 +155,13 @@ impl State {
         }
         self.epoch = Some(epoch);
         self.standing = Standing::Going;
+        // Who is Main may have changed while nobody looked: nothing more is restored until that is confirmed again.
+        if let Some(confirm) = self.last_confirmation().filter(|_| self.restores_are_left())
+            && let Some(progress) = self.progress.get_mut(&confirm)
+            && matches!(progress.status, Status::Ended(_))
+        {
+            progress.status = Status::Waiting;
+        }
         // A new session tries again what did not come to a good end in the last one.
         for progress in self.progress.values_mut() {
             if matches!(&progress.status, Status::Ended(result) if !matches!(result, StepResult::Done { .. }))
@@ -176,8 +183,8 @@ impl State {
         if let Some(open) = step.after.iter().find(|before| !self.is_settled(**before)) {
             return Err(illegal("started", format!("step {no} waits for step {open}")));
         }
-        if self.waits_for_canary(step) {
-            return Err(illegal("started", format!("step {no} waits for the canary")));
+        if let Some(what) = self.held_back(step) {
+            return Err(illegal("started", format!("step {no} waits for {what}")));
         }
         let progress = self.known("started", no)?;
         let again =
@@ -218,11 +225,11 @@ impl State {
 
     fn turn_back(&mut self, why: &str, steps: &[Step]) -> Result<(), Illegal> {
         self.going("turned back")?;
-        if self.back.is_some() {
+        if self.back.last().is_some_and(|back| !back.steps.iter().all(|step| self.is_settled(step.no))) {
             return Err(illegal("turned back", "the run is on its way back already"));
         }
         self.admit(steps)?;
-        self.back = Some(Back { why: why.to_owned(), steps: steps.to_vec() });
+        self.back.push(Back { why: why.to_owned(), steps: steps.to_vec() });
         Ok(())
     }
 
@@ -248,12 +255,12 @@ impl State {
 
     /// Why it is on its way back; `None`: it goes forward.
     pub fn turned_back(&self) -> Option<&str> {
-        self.back.as_ref().map(|back| back.why.as_str())
+        self.back.last().map(|back| back.why.as_str())
     }
 
     /// The steps to be carried out now: the plan's, or those of the way back.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
-        match &self.back {
+        match self.back.last() {
             Some(back) => back.steps.iter(),
             None => self.plan.steps.iter(),
         }
@@ -308,11 +315,32 @@ impl State {
         self.plan.targets.iter().find(|server| !self.in_sync_already(server))
     }
 
-    /// Whether this step would touch another server before the canary is verified. The plan orders it so; but when a
-    /// restart was enough for the planned canary, the next target takes its place, out of the middle of a batch.
-    pub fn waits_for_canary(&self, step: &Step) -> bool {
-        let (What::Restore { server }, Some(canary)) = (&step.what, self.canary()) else { return false };
-        server != canary && self.proof(canary).is_none()
+    /// What a restore waits for besides the steps before it; `None`: nothing.
+    ///
+    /// That Main is confirmed in this session; and that no other server is touched before the canary is verified. The
+    /// plan orders it so; but when a restart was enough for the planned canary, the next target takes its place, out
+    /// of the middle of a batch.
+    pub fn held_back(&self, step: &Step) -> Option<&'static str> {
+        let What::Restore { server } = &step.what else { return None };
+        if self.last_confirmation().is_some_and(|confirm| !self.is_settled(confirm)) {
+            return Some("Main to be confirmed");
+        }
+        let canary = self.canary()?;
+        (server != canary && self.proof(canary).is_none()).then_some("the canary")
+    }
+
+    fn last_confirmation(&self) -> Option<u32> {
+        self.plan.steps.iter().filter(|step| step.what == What::ConfirmMain).map(|step| step.no).next_back()
+    }
+
+    /// Whether the run goes forward and something is still to be restored.
+    fn restores_are_left(&self) -> bool {
+        self.back.is_empty()
+            && self
+                .plan
+                .steps
+                .iter()
+                .any(|step| matches!(step.what, What::Restore { .. }) && !self.is_settled(step.no))
     }
 
     /// What came of its newest attempt, where that is on record.

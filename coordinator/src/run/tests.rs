@@ -175,7 +175,9 @@ fn a_death_after_any_event_changes_nothing() {
             drive.lease();
             drive.drive(&mut |what, _| good(what));
             assert_eq!(drive.state.standing(), undisturbed.state.standing(), "death after event {death}");
-            assert_eq!(drive.begun(|_| true), undisturbed.begun(|_| true), "death after event {death}");
+            // Only looking again at who is Main is done again.
+            let deeds = |drive: &Drive| drive.begun(|what| *what != What::ConfirmMain);
+            assert_eq!(deeds(&drive), deeds(&undisturbed), "death after event {death}");
         }
     }
 }
@@ -261,6 +263,77 @@ fn a_rehearsal_that_broke_off_can_be_gone_back_from() {
         _ => good(what),
     });
     assert_eq!(touched(&drive.state), [], "a rehearsal that is done has changed nothing");
+}
+
+/// Main may have moved while the run stood still: a new session restores nothing, and takes no restore up, before that
+/// is confirmed.
+#[test]
+fn after_a_standstill_nothing_is_restored_before_main_is_confirmed_again() {
+    let second = |what: &What| matches!(what, What::Restore { server } if *server == name("ums3"));
+    for begun in [false, true] {
+        let mut drive = Drive::new(&Request::sync());
+        let verified = |drive: &Drive| drive.state.proof(&name("ums2")).is_some();
+        while if begun { drive.begun(second) == 0 } else { !verified(&drive) } {
+            assert!(drive.turn(&mut |what, _| good(what)));
+        }
+        drive.lease();
+        let before = drive.begun(|what| *what == What::ConfirmMain);
+        drive.drive(&mut |what, _| match what {
+            What::ConfirmMain => bad(Code::WrongIdentity, Effect::None),
+            _ => good(what),
+        });
+        assert_eq!(drive.begun(|what| *what == What::ConfirmMain), before + 1);
+        assert!(matches!(drive.state.standing(), Standing::Halted(_)), "{:?}", drive.state.standing());
+        assert_eq!(drive.begun(second), usize::from(begun));
+        let restore = drive.state.steps().find(|step| second(&step.what)).expect("planned").no;
+        assert!(!drive.state.is_done(restore), "the second restore is not taken up either");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_no_reason_to_go_back() {
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match what {
+        What::Verify { server } if *server == name("ums2") => {
+            StepResult::Unknown { ums_ms: 0, finding: "no output".into() }
+        }
+        _ => good(what),
+    });
+    assert!(matches!(drive.state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Unknown));
+    assert_eq!(drive.state.turned_back(), None);
+}
+
+#[test]
+fn a_run_is_rolled_back_only_when_every_touched_server_is() {
+    let third = |what: &What| matches!(what, What::Restore { server } if *server == name("ums4"));
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| if third(what) { bad(Code::CommandFailed, Effect::None) } else { good(what) });
+    let touched_now = touched(&drive.state);
+    assert_eq!(touched_now, [name("ums2"), name("ums3")]);
+    for (servers, left) in [(vec![name("ums2")], true), (vec![name("ums3")], false)] {
+        drive.lease();
+        let steps = roll_back(&servers, &[], drive.state.next_number());
+        drive.record(Event::TurnedBack { why: "asked for".into(), steps });
+        drive.drive(&mut |what, _| good(what));
+        let partial =
+            matches!(drive.state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Partial);
+        assert_eq!(partial, left, "{:?}", drive.state.standing());
+    }
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::RolledBack));
+}
+
+#[test]
+fn on_the_way_back_only_those_are_needed_that_something_is_done_on() {
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match what {
+        What::Restore { server } if *server == name("ums3") => bad(Code::CommandFailed, Effect::None),
+        _ => good(what),
+    });
+    assert_eq!(needed(&drive.state).len(), 4);
+    drive.lease();
+    let steps = roll_back(&[name("ums2")], &drive.state.plan().involved(), drive.state.next_number());
+    drive.record(Event::TurnedBack { why: "asked for".into(), steps });
+    assert_eq!(needed(&drive.state), [name("ums2")].into());
 }
 
 #[test]

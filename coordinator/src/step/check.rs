@@ -7,7 +7,7 @@ use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Effect, UmsIds};
 
-use super::operation::{accept, prove_main, prove_own};
+use super::operation::{accept, prove_main, prove_own, told_before};
 use super::{End, Patience, Shift, deadline_in, done, failed, refusal};
 use crate::agents::AgentError;
 use crate::run::{State, StepResult, Yield, is_fence};
@@ -16,33 +16,56 @@ use crate::survey::{Proof, Survey, SyncState, assess, take_again};
 /// Between two looks at a server whose UMS ID is not yet what it should be.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
-/// Looks at a server until `enough` says so, or until the settle time has passed: messages between servers lag
-/// (UMS_FACTS §6). Gives the last look, and the time the UMS took for all of them.
+/// How long a UMS ID that could be told before the run is looked for when it cannot be told now: right after a restart
+/// a command may fail that works a moment later.
+const UNTOLD: Duration = Duration::from_secs(60);
+
+/// What a look at a server came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It shows what it should.
+    Enough,
+    /// It shows something else: not yet, as messages between servers lag (UMS_FACTS §6).
+    NotYet,
+    /// It cannot be told, but could before.
+    Untold,
+}
+
+/// Looks at a server until `judge` says that it is enough, or until the settle time has passed. Gives the last look, and
+/// the time the UMS took for all of them.
 async fn look(
     shift: &Shift,
     state: &State,
     no: u32,
     server: &ServerName,
-    enough: impl Fn(&UmsIds) -> bool + Send,
+    judge: impl Fn(&UmsIds) -> Look + Send,
 ) -> Result<(UmsIds, u64), End> {
     let agent = shift.agent(server)?;
     let settle = Duration::from_secs(state.plan().request.settle_s);
-    let (begun, deadline) = (Instant::now(), deadline_in(settle));
+    let begun = Instant::now();
     let mut patience = Patience::new(shift.pace.contact);
     let mut ums_ms = 0;
+    let mut limit = settle;
     loop {
+        let deadline = deadline_in(limit.saturating_sub(begun.elapsed()));
         shift.doing(no, format!("looking at the UMS ID of {server}"), deadline);
         match agent.inspect(false).await {
             Ok(inspection) => {
                 patience.restore();
                 ums_ms += inspection.ums_ms;
-                if enough(&inspection.ums_ids) || begun.elapsed() + BETWEEN_LOOKS > settle {
+                let found = judge(&inspection.ums_ids);
+                limit =
+                    if found == Look::Untold { settle.max(UNTOLD.min(shift.pace.contact)) } else { settle };
+                if found == Look::Enough || begun.elapsed() + BETWEEN_LOOKS > limit {
                     return Ok((inspection.ums_ids, ums_ms));
                 }
-                shift.doing(no, format!("waiting for {server} to take the UMS ID on"), deadline);
+                shift.doing(no, format!("waiting for {server} to show the UMS ID"), deadline);
+                let wait = Instant::now();
                 tokio::select! {
                     () = shift.stop.cancelled() => return Err(End::Stopped),
-                    () = tokio::time::sleep(BETWEEN_LOOKS) => ums_ms += 2000,
+                    () = tokio::time::sleep(BETWEEN_LOOKS) => {
+                        ums_ms += u64::try_from(wait.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    }
                 }
             }
             Err(AgentError::Failure(failure)) if is_fence(&failure) => return Err(End::Fenced(*failure)),
@@ -52,10 +75,19 @@ async fn look(
     }
 }
 
+fn judged(state: &State, server: &ServerName, proof: &Proof) -> Look {
+    match proof {
+        Proof::No(_) => Look::NotYet,
+        Proof::Unknown(_) if told_before(state, Some(server)) => Look::Untold,
+        Proof::Yes(_) | Proof::Unknown(_) => Look::Enough,
+    }
+}
+
 /// Whether the first remedy was enough.
 pub(super) async fn recheck(shift: &Shift, state: &State, no: u32, server: &ServerName) -> Result<End, End> {
     let holds = |ids: &UmsIds| matches!(prove_main(shift, state, server, ids), Proof::Yes(_));
-    let (ids, ums_ms) = look(shift, state, no, server, holds).await?;
+    let judge = |ids: &UmsIds| if holds(ids) { Look::Enough } else { Look::NotYet };
+    let (ids, ums_ms) = look(shift, state, no, server, judge).await?;
     let yields = if holds(&ids) { Yield::InSyncAlready } else { Yield::Nothing };
     Ok(done(ums_ms, yields))
 }
@@ -63,7 +95,7 @@ pub(super) async fn recheck(shift: &Shift, state: &State, no: u32, server: &Serv
 /// Whether a target holds the Main UMS ID.
 pub(super) async fn verify(shift: &Shift, state: &State, no: u32, server: &ServerName) -> Result<End, End> {
     let proof = |ids: &UmsIds| prove_main(shift, state, server, ids);
-    let (ids, ums_ms) = look(shift, state, no, server, |ids| !matches!(proof(ids), Proof::No(_))).await?;
+    let (ids, ums_ms) = look(shift, state, no, server, |ids| judged(state, server, &proof(ids))).await?;
     Ok(End::Result(accept(state, Some(server), proof(&ids), ums_ms, Vec::new())))
 }
 
@@ -75,7 +107,7 @@ pub(super) async fn verify_own(
     server: &ServerName,
 ) -> Result<End, End> {
     let proof = |ids: &UmsIds| prove_own(shift, state, server, ids);
-    let (ids, ums_ms) = look(shift, state, no, server, |ids| !matches!(proof(ids), Proof::No(_))).await?;
+    let (ids, ums_ms) = look(shift, state, no, server, |ids| judged(state, server, &proof(ids))).await?;
     Ok(End::Result(accept(state, Some(server), proof(&ids), ums_ms, Vec::new())))
 }
 
@@ -134,10 +166,10 @@ pub(super) async fn verify_cluster(shift: &Arc<Shift>, state: &State, no: u32) -
         };
         let ids = &report.inspection.ums_ids;
         if plan.targets.contains(server) {
-            if let StepResult::Failed { failure, .. } =
-                accept(state, Some(server), prove_main(shift, state, server, ids), 0, Vec::new())
-            {
-                wrong.push(format!("{server}: {failure}"));
+            match accept(state, Some(server), prove_main(shift, state, server, ids), 0, Vec::new()) {
+                StepResult::Done { .. } => {}
+                StepResult::Failed { failure, .. } => wrong.push(format!("{server}: {failure}")),
+                StepResult::Unknown { finding, .. } => wrong.push(format!("{server}: {finding}")),
             }
             continue;
         }

@@ -9,7 +9,7 @@ use umsid_common::seal::Recipient;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Action, Effect, Handover, Outcome, RestoreSource, Success, Trouble, UmsIds};
 
-use super::{End, Patience, Shift, failed, refusal};
+use super::{End, Patience, Shift, chain, failed};
 use crate::agents::{Agent, AgentError};
 use crate::plan::{Step, What};
 use crate::run::{State, StepResult, Yield, is_fence};
@@ -30,18 +30,31 @@ pub(super) async fn carry_out(
     let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
     let agent = shift.agent(server)?;
     let mut patience = Patience::new(shift.pace.contact);
-    let mut from_event = 0;
+    let mut watch = Watch { accepted: false, from_event: 0 };
     loop {
-        match follow(shift, agent, &id, &action, &mut from_event, &mut patience).await {
+        match follow(shift, agent, &id, &action, &mut watch, &mut patience).await {
             Ok(outcome) => return Ok(End::Result(judge(shift, state, &step.what, outcome))),
             Err(AgentError::Failure(failure)) if is_fence(&failure) => return Err(End::Fenced(*failure)),
             // Something else is going on there, of an earlier session or a recovery; it comes to its end.
             Err(error) if error.is_transient() || error.failure().is_some_and(|it| it.code == Code::Busy) => {
                 patience.spend(shift, step.no, server, &error).await?;
             }
-            Err(error) => return Ok(failed(refusal(&error))),
+            // The agent's own no to a new operation is the one proof that nothing has happened.
+            Err(AgentError::Failure(failure)) if !watch.accepted => {
+                return Ok(failed(*failure));
+            }
+            // Started perhaps, without an outcome: neither done nor failed.
+            Err(error) => return Err(End::OutOfReach { server: server.clone(), why: chain(&error) }),
         }
     }
+}
+
+/// How far the watching of an operation has come.
+struct Watch {
+    /// The agent has it on record.
+    accepted: bool,
+    /// The next event wanted.
+    from_event: u64,
 }
 
 async fn follow(
@@ -49,18 +62,22 @@ async fn follow(
     agent: &Agent,
     id: &OperationId,
     action: &Action,
-    from_event: &mut u64,
+    watch: &mut Watch,
     patience: &mut Patience,
 ) -> Result<Outcome, AgentError> {
-    let operation = agent.start(id, &shift.lease, action.clone()).await?;
+    let operation = agent.start(id, &shift.lease, action.clone()).await.inspect_err(|error| {
+        // Without an answer it may have arrived.
+        watch.accepted |= error.failure().is_none();
+    })?;
+    watch.accepted = true;
     patience.restore();
     if let Some(outcome) = operation.outcome {
         return Ok(outcome);
     }
-    let mut events = agent.watch(id, *from_event).await?;
+    let mut events = agent.watch(id, watch.from_event).await?;
     while let Some(event) = events.next().await {
         let event = event?;
-        *from_event = event.index + 1;
+        watch.from_event = event.index + 1;
         match event.what {
             Ok(outcome) => return Ok(outcome),
             Err(phase) => shift.doing(id.step, phase.text, phase.deadline),
@@ -179,16 +196,21 @@ pub(super) fn accept(
     ums_ms: u64,
     remarks: Vec<String>,
 ) -> StepResult {
-    let facts = server.and_then(|server| state.plan().servers.get(server));
-    let told_before = facts.is_none_or(|facts| facts.state != SyncState::Unknown);
-    let wrong = |why: String| StepResult::Failed {
-        ums_ms,
-        failure: Failure::new(Code::WrongIdentity, why),
-        effect: Effect::Possible,
-    };
     match proof {
-        Proof::No(why) => wrong(why),
-        Proof::Unknown(why) if told_before => wrong(format!("its UMS ID cannot be told any more: {why}")),
+        Proof::No(why) => StepResult::Failed {
+            ums_ms,
+            failure: Failure::new(Code::WrongIdentity, why),
+            effect: Effect::Possible,
+        },
+        Proof::Unknown(why) if told_before(state, server) => {
+            StepResult::Unknown { ums_ms, finding: format!("its UMS ID cannot be told any more: {why}") }
+        }
         proof => StepResult::Done { ums_ms, yields: Yield::Proved(proof), remarks },
     }
+}
+
+/// Whether the evidence settled this server's UMS ID before the run.
+pub(super) fn told_before(state: &State, server: Option<&ServerName>) -> bool {
+    let facts = server.and_then(|server| state.plan().servers.get(server));
+    facts.is_none_or(|facts| facts.state != SyncState::Unknown)
 }
