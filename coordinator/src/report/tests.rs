@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use umsid_common::digest::Digest;
 use umsid_proto::failure::Failure;
+use umsid_proto::model::{Effect, RawOutput};
 
 use super::*;
-use crate::plan::{Basis, Plan, Request, make, roll_back};
-use crate::run::{Ending, Halt, Yield};
+use crate::plan::{Basis, Plan, Purpose, Request, RestartScope, What, make, roll_back};
+use crate::run::{Ending, Event, Halt, StepResult, Yield};
 use crate::survey::stage::{Stage, labelled, name};
-use crate::survey::{Named, assess};
+use crate::survey::{Named, Proof, SyncState, assess};
 
 /// ums1 is Main; ums2 is the canary, ums3 the other target.
 fn plan(request: &Request) -> Plan {
