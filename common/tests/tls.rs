@@ -207,6 +207,32 @@ async fn careless_server(issued: &Issued, version: &'static SupportedProtocolVer
     address
 }
 
+/// Accepts one connection and does this with it; it ends with that.
+async fn plain_server<F>(act: impl FnOnce(TcpStream) -> F + Send + 'static) -> String
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { act(listener.accept().await.unwrap().0).await });
+    address
+}
+
+/// Ends, or falls silent, when the handshake is done.
+async fn hasty_server(issued: &Issued, silent: bool) -> String {
+    let config = ServerConfig::builder_with_provider(ring()).with_protocol_versions(&[&TLS13]).unwrap();
+    let mut config =
+        config.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(certified(issued))));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    plain_server(move |tcp| async move {
+        let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await.unwrap();
+        if silent {
+            let _ = stream.read_u8().await;
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn every_role_may_finish_the_handshake_and_is_known_by_its_name() {
     let ca = Ca::new("t");
@@ -348,12 +374,65 @@ async fn where_nobody_answers_the_error_says_so() {
     let refusal = connect(&closed, &caller.tls, &expected, &patience()).await;
     assert!(matches!(refusal, Err(ConnectError::Unreachable { .. })), "{refusal:?}");
 
-    // Accepts (the kernel does) and never says a word.
+    // Accepts (the kernel does) and never says a word, as an agent that is stopped.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let short = Patience { connect: Duration::from_millis(100), ..patience() };
     let refusal = connect(&address, &caller.tls, &expected, &short).await;
-    assert!(matches!(refusal, Err(ConnectError::Handshake { .. })), "{refusal:?}");
+    assert!(matches!(refusal, Err(ConnectError::Unreachable { .. })), "{refusal:?}");
+}
+
+/// How an agent that is being restarted looks, at every moment of the handshake: not like somebody else's port.
+#[tokio::test]
+async fn a_connection_that_breaks_off_is_not_a_wrong_peer() {
+    let ca = Ca::new("t");
+    let caller = Side::new(&ca, &ca.coordinator("anna"));
+    let expected = "spiffe://t/agent/c/s".parse().unwrap();
+
+    // With what was sent unread, closing resets.
+    for (reads, linger) in [(true, false), (false, false), (true, true)] {
+        let address = plain_server(move |mut stream| async move {
+            if reads {
+                let _ = stream.read(&mut [0; 4096]).await;
+            } else {
+                stream.readable().await.unwrap();
+            }
+            if linger {
+                // A record of TLS begins, and no more comes.
+                stream.write_all(&[22, 3, 3]).await.unwrap();
+            }
+        })
+        .await;
+        let refusal = connect(&address, &caller.tls, &expected, &patience()).await;
+        assert!(matches!(refusal, Err(ConnectError::Unreachable { .. })), "{refusal:?}");
+    }
+
+    // The handshake is done, then it ends, or is silent, before HTTP/2 begins.
+    for silent in [false, true] {
+        let address = hasty_server(&ca.agent("c", "s"), silent).await;
+        let connect_in = if silent { Duration::from_secs(1) } else { SOON };
+        let patience = Patience { connect: connect_in, ..patience() };
+        let refusal = connect(&address, &caller.tls, &expected, &patience).await;
+        let Err(ConnectError::Unreachable { why, .. }) = refusal else { panic!("{refusal:?}") };
+        assert!(why.contains("after the handshake"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_something_else_is_a_wrong_peer() {
+    let ca = Ca::new("t");
+    let caller = Side::new(&ca, &ca.coordinator("anna"));
+    let expected = "spiffe://t/agent/c/s".parse().unwrap();
+    for words in ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n"] {
+        let address = plain_server(move |mut stream| async move {
+            stream.write_all(words.as_bytes()).await.unwrap();
+            // Until the other side has read it and goes.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let refusal = connect(&address, &caller.tls, &expected, &patience()).await;
+        assert!(matches!(refusal, Err(ConnectError::Handshake { .. })), "{words}: {refusal:?}");
+    }
 }
 
 #[tokio::test]

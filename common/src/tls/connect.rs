@@ -31,7 +31,8 @@ pub enum ConnectError {
         /// From the resolver.
         why: String,
     },
-    /// Nothing answers there, or no more.
+    /// Nothing answers there, or no more, or not in time: it may be better later. An agent that is stopped, starts, or
+    /// has no place free looks so too, although its host accepts the connection.
     #[error("{address}: no connection: {why}")]
     Unreachable {
         /// host:port
@@ -39,7 +40,7 @@ pub enum ConnectError {
         /// From the operating system, or the deadline.
         why: String,
     },
-    /// Something answers, but does not speak TLS 1.3 with a certificate.
+    /// Something answers, and what it says is not TLS 1.3 with a certificate.
     #[error("{address}: no TLS 1.3 there: {why}")]
     Handshake {
         /// host:port
@@ -173,7 +174,11 @@ async fn dial(
 ) -> Result<Dialled, ConnectError> {
     let until = Instant::now() + deadline;
     let late = |doing: &str| format!("{doing} took longer than {deadline:?}");
-    let handshake = |why| ConnectError::Handshake { address: address.to_owned(), why };
+    // Silence, an end or a reset says nothing of who is there: only words of the other side can be the wrong ones.
+    let unreachable = |why| ConnectError::Unreachable { address: address.to_owned(), why };
+    let broken = |doing: &str, error: &io::Error| {
+        fault_of_io(address, error).unwrap_or_else(|| unreachable(format!("{doing} broke off: {error}")))
+    };
 
     let resolved = tokio::time::timeout_at(until, tokio::net::lookup_host(address)).await;
     let addresses: Vec<_> = match resolved {
@@ -189,15 +194,13 @@ async fn dial(
         }
     };
     let tcp = connect_tcp(&addresses, until).await;
-    let tcp = tcp.map_err(|why| ConnectError::Unreachable { address: address.to_owned(), why })?;
+    let tcp = tcp.map_err(unreachable)?;
 
     let connecting = TlsConnector::from(Arc::new(config)).connect(nobody(), tcp);
     let stream = match tokio::time::timeout_at(until, connecting).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            return Err(fault_of_io(address, &error).unwrap_or_else(|| handshake(error.to_string())));
-        }
-        Err(_) => return Err(handshake(late("the handshake"))),
+        Ok(Err(error)) => return Err(broken("the handshake", &error)),
+        Err(_) => return Err(unreachable(late("the handshake"))),
     };
     if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
         certificate(leaf);
@@ -208,10 +211,10 @@ async fn dial(
     // otherwise be lost in the reset that answers to data nobody wants.
     let mut stream = BufReader::new(stream);
     match tokio::time::timeout_at(until, stream.fill_buf()).await {
-        Ok(Ok([])) => Err(handshake("it closed the connection after the handshake".into())),
+        Ok(Ok([])) => Err(unreachable("it closed the connection after the handshake".into())),
         Ok(Ok(_)) => Ok(stream),
-        Ok(Err(error)) => Err(fault_of_io(address, &error).unwrap_or_else(|| handshake(error.to_string()))),
-        Err(_) => Err(handshake(late("the first answer after the handshake"))),
+        Ok(Err(error)) => Err(broken("after the handshake the connection", &error)),
+        Err(_) => Err(unreachable(late("the first answer after the handshake"))),
     }
 }
 
