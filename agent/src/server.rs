@@ -39,6 +39,8 @@ pub struct Deadlines {
     pub shortest_lease: Duration,
     /// A lease asked for a longer time is granted for this one.
     pub longest_lease: Duration,
+    /// How long a restart found without outcome is waited for, where nothing says that it goes on.
+    pub restart: Duration,
     /// How long an agent that is told to stop lets an operation come to its end.
     pub stop: Duration,
 }
@@ -49,6 +51,7 @@ impl Default for Deadlines {
             idle: Duration::from_secs(30),
             shortest_lease: Duration::from_secs(10),
             longest_lease: Duration::from_secs(600),
+            restart: Duration::from_secs(60),
             stop: Duration::from_secs(60),
         }
     }

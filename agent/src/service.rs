@@ -9,6 +9,7 @@ use umsid_proto::model::{Service, ServiceProcess, ServiceStatus};
 
 use crate::config::{CommandLine, Config, ServiceKind};
 use crate::exec::{self, ExecError, Rules};
+use crate::ums::Started;
 use crate::ums::admin_cli::AdminCli;
 use crate::ums::installation::Installation;
 
@@ -53,12 +54,12 @@ pub trait ServiceControl: Send + Sync {
     fn name(&self) -> String;
     /// The service as it is now; what cannot be found out is in [`Service::detail`].
     async fn status(&self) -> Service;
-    /// Starts it.
-    async fn start(&self) -> Result<(), ServiceError>;
+    /// Starts it. `started` is called with the program that does it.
+    async fn start(&self, started: Started<'_>) -> Result<(), ServiceError>;
     /// Stops it.
     async fn stop(&self) -> Result<(), ServiceError>;
-    /// Stops and starts it.
-    async fn restart(&self) -> Result<(), ServiceError>;
+    /// Stops and starts it. `started` is called with every program that is run for it.
+    async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError>;
 }
 
 /// Finds what controls the UMS Server: as configured, else the systemd unit, the init script, `umsadmin-cli`.
@@ -218,15 +219,15 @@ impl ServiceControl for AdminCliControl {
         by_process(self.name(), self.seeker.find())
     }
 
-    async fn start(&self) -> Result<(), ServiceError> {
-        self.cli.server_start(&self.program).await.map(drop).map_err(self.failed("start"))
+    async fn start(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.cli.server_start(&self.program, started).await.map(drop).map_err(self.failed("start"))
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
         self.cli.server_stop(&self.program).await.map(drop).map_err(self.failed("stop"))
     }
 
-    async fn restart(&self) -> Result<(), ServiceError> {
-        self.cli.server_restart(&self.program).await.map(drop).map_err(self.failed("restart"))
+    async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.cli.server_restart(&self.program, started).await.map(drop).map_err(self.failed("restart"))
     }
 }

@@ -57,6 +57,9 @@ pub struct Running {
     pub started: jiff::Timestamp,
 }
 
+/// Who is told which program it is as soon as there is one.
+pub type Started<'a> = &'a (dyn Fn(Running) + Send + Sync);
+
 /// What a restart came to.
 #[derive(Debug)]
 pub struct Restart {
@@ -91,12 +94,18 @@ pub trait Ums: Send + Sync + 'static {
         &self,
         file: &Path,
         password: &SecretString,
-        started: &(dyn Fn(Running) + Send + Sync),
+        started: Started<'_>,
         tell: Tell<'_>,
     ) -> Result<Vec<String>, Failed>;
 
-    /// Restarts the UMS Server and waits until another process runs and is healthy.
-    async fn restart(&self, deadline: Option<Duration>, tell: Tell<'_>) -> Result<Restart, Failed>;
+    /// Restarts the UMS Server and waits until another process runs and is healthy. `started` is called with every
+    /// program that is run for it.
+    async fn restart(
+        &self,
+        deadline: Option<Duration>,
+        started: Started<'_>,
+        tell: Tell<'_>,
+    ) -> Result<Restart, Failed>;
 
     /// Waits until another process than `before` runs and is healthy, without restarting anything: for a restart found
     /// started without outcome.

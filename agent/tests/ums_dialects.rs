@@ -153,7 +153,7 @@ async fn whole_job(dialect: &str) {
 
     let before = other.ums.service().await.process;
     assert_eq!(before.is_none(), stopped);
-    let restart = other.ums.restart(None, &quiet).await.unwrap();
+    let restart = other.ums.restart(None, &|_| {}, &quiet).await.unwrap();
     assert_eq!(restart.before, before);
     assert!(restart.after.is_some() && restart.after != before);
     assert_eq!(restart.health.status, HealthStatus::Ok);

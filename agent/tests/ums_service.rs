@@ -8,7 +8,7 @@ use std::time::Duration;
 use umsid_agent::config::Config;
 use umsid_agent::service::systemd::Shown;
 use umsid_agent::ums::local::LocalUms;
-use umsid_agent::ums::{Failed, Ums as _};
+use umsid_agent::ums::{Failed, Running, Ums as _};
 use umsid_lab::{Lab, Options, Server};
 use umsid_proto::failure::Code;
 use umsid_proto::model::{HealthStatus, ServiceStatus};
@@ -110,7 +110,11 @@ async fn every_kind_of_control_restarts_and_knows_the_process() {
         assert_eq!(before.status, ServiceStatus::Running, "{kind}: {before:?}");
         assert_eq!(before.process.map(|process| process.pid), lab.truth().unwrap().servers[0].pid, "{kind}");
         let told = Mutex::new(Vec::new());
-        let restart = host.ums.restart(None, &|text, _| told.lock().unwrap().push(text)).await.unwrap();
+        let programs = Mutex::new(Vec::new());
+        let started = |program: Running| programs.lock().unwrap().push(program);
+        let restart =
+            host.ums.restart(None, &started, &|text, _| told.lock().unwrap().push(text)).await.unwrap();
+        assert!(!programs.lock().unwrap().is_empty(), "{kind}: which program does it");
         assert_eq!(restart.before, before.process, "{kind}");
         assert_eq!(restart.after.map(|process| process.pid), lab.truth().unwrap().servers[0].pid, "{kind}");
         assert_ne!(restart.after, restart.before, "{kind}");
@@ -125,7 +129,7 @@ async fn a_stopped_server_is_started() {
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"10s\"");
     lab.set("ums1", "start", "refuses").unwrap();
-    let failed = host.ums.restart(Some(Duration::from_millis(300)), &quiet).await.unwrap_err();
+    let failed = host.ums.restart(Some(Duration::from_millis(300)), &|_| {}, &quiet).await.unwrap_err();
     assert!(
         matches!(failed.failure.code, Code::ServiceControl | Code::NotRestarted | Code::NotHealthy),
         "{failed:#?}"
@@ -133,7 +137,7 @@ async fn a_stopped_server_is_started() {
     let service = host.ums.service().await;
     assert_eq!((service.status, service.process), (ServiceStatus::Stopped, None));
     lab.set("ums1", "start", "normal").unwrap();
-    let restart = host.ums.restart(None, &quiet).await.unwrap();
+    let restart = host.ums.restart(None, &|_| {}, &quiet).await.unwrap();
     assert!(restart.before.is_none() && restart.after.is_some());
 }
 
@@ -141,7 +145,7 @@ async fn fails(lab: &Lab, key: &str, value: &str, health: &str) -> Failed {
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), health);
     lab.set("ums1", key, value).unwrap();
-    host.ums.restart(None, &quiet).await.unwrap_err()
+    host.ums.restart(None, &|_| {}, &quiet).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -171,7 +175,7 @@ async fn a_restart_without_effect_is_none() {
     let kind = format!("control = \"umsadmin-cli\"\npid_file = \"{}\"", server.pid_file.display());
     lab.set("ums1", "exit_zero_no_effect", "server restart").unwrap();
     let host = Host::new(server, &kind, "deadline = \"300ms\"");
-    let failed = host.ums.restart(None, &quiet).await.unwrap_err();
+    let failed = host.ums.restart(None, &|_| {}, &quiet).await.unwrap_err();
     assert_eq!(failed.failure.code, Code::NotRestarted, "{failed:#?}");
     assert!(failed.failure.to_string().contains("is still there"));
 }
@@ -192,7 +196,7 @@ async fn warn_is_good_only_where_configured() {
     assert!(failed.failure.to_string().contains("warn"));
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"10s\"\nwarn_is_good = true");
-    let restart = host.ums.restart(None, &quiet).await.unwrap();
+    let restart = host.ums.restart(None, &|_| {}, &quiet).await.unwrap();
     assert_eq!(restart.health.status, HealthStatus::Warn);
 }
 
@@ -203,7 +207,7 @@ async fn serverstatus_counts_only_after_check_status_has_been_silent_for_long() 
     assert_eq!(failed.failure.code, Code::NotHealthy, "{failed:#?}");
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"10s\"\nfallback_after = \"100ms\"");
-    let restart = host.ums.restart(None, &quiet).await.unwrap();
+    let restart = host.ums.restart(None, &|_| {}, &quiet).await.unwrap();
     assert_eq!((restart.health.status, restart.health.source.as_str()), (HealthStatus::Ok, "serverstatus"));
     let findings = host.ums.look(true).await;
     assert_eq!(findings.health.source, "serverstatus");

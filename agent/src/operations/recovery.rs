@@ -1,20 +1,21 @@
 //! Operations found without an outcome at the start: what became of them is found out, not assumed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Action, Effect, ServiceStatus, Success, Trouble};
+use umsid_proto::model::{Action, Effect, Service, ServiceProcess, ServiceStatus, Success, Trouble};
 
 use super::record::{Before, Started};
 use super::{Entry, Job, Operations, restart, restore, untouched};
+use crate::exec;
 use crate::ums::Running;
 
-/// How long a restore that outlived the agent is waited for, before it is ended.
-const RESTORE: Duration = Duration::from_secs(600);
+/// How long a program that outlived the agent is waited for, before it is ended.
+const PROGRAM: Duration = Duration::from_secs(600);
 
-/// How long a service that was found stopped is waited for: perhaps who stopped it starts it again.
-const STOPPED: Duration = Duration::from_secs(60);
+/// How often a process that may be replaced is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 impl Operations {
     /// Finds out what became of every operation without an outcome; new ones are refused until that is known.
@@ -68,8 +69,8 @@ async fn settle(job: &Job) -> Result<Success, Trouble> {
             let Before::Local(before) = started.before else { return Err(nonsense(&started)) };
             let program = started.program.map(|(pid, started)| Running { pid, started });
             if let Some(program) = program {
-                job.tell("waiting for the restore to end", Some(RESTORE));
-                job.ums(job.host.ums.await_end(program, RESTORE)).await;
+                job.tell("waiting for the restore to end", Some(PROGRAM));
+                job.ums(job.host.ums.await_end(program, PROGRAM)).await;
             }
             job.tell("reading the UMS IDs", None);
             let now = job.ums(job.host.ums.ids()).await;
@@ -77,12 +78,24 @@ async fn settle(job: &Job) -> Result<Success, Trouble> {
         }
         Action::Restart { deadline_ms } => {
             let Before::Process(before) = started.before else { return Err(nonsense(&started)) };
-            let now = job.ums(job.host.ums.service()).await;
-            if before.is_some() && now.process == before {
-                return Err(interrupted("before the UMS Server was restarted", Effect::None));
+            let program = started.program.map(|(pid, started)| Running { pid, started });
+            if let Some(program) = program {
+                job.tell("waiting for the program that restarts the UMS Server to end", Some(PROGRAM));
+                job.ums(job.host.ums.await_end(program, PROGRAM)).await;
+            }
+            let patience = job.host.deadlines.restart;
+            let patience =
+                deadline_ms.map_or(patience, |deadline| patience.min(Duration::from_millis(deadline)));
+            let now = replaced(job, before, program.is_some(), patience).await;
+            if is_still(before, &now) {
+                // Somebody is at it, and may come to the end of it.
+                let changing = now.status == ServiceStatus::Changing;
+                let effect = if changing { Effect::Possible } else { Effect::None };
+                return Err(interrupted("before the UMS Server was restarted", effect));
             }
             let deadline = match (now.status, deadline_ms.map(Duration::from_millis)) {
-                (ServiceStatus::Stopped, deadline) => Some(deadline.unwrap_or(STOPPED).min(STOPPED)),
+                // Perhaps who stopped it starts it again.
+                (ServiceStatus::Stopped, _) => Some(patience),
                 (_, deadline) => deadline,
             };
             let tell = |text: String, within: Option<Duration>| job.tell(text, within);
@@ -90,6 +103,30 @@ async fn settle(job: &Job) -> Result<Success, Trouble> {
             restart::restarted(job, restarted).await
         }
     }
+}
+
+/// The service, once another process than `before` runs, none does, or patience is at its end. `ended`: whatever could
+/// bring another one has ended, unless the service is changing.
+async fn replaced(job: &Job, before: Option<ServiceProcess>, ended: bool, patience: Duration) -> Service {
+    let until = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        let now = job.ums(job.host.ums.service()).await;
+        let left = until.saturating_duration_since(Instant::now());
+        let settled = ended && now.status != ServiceStatus::Changing;
+        if !is_still(before, &now) || settled || left.is_zero() {
+            return now;
+        }
+        if !told {
+            job.tell("waiting whether the UMS Server is restarted after all", Some(left));
+            told = true;
+        }
+        job.ums(tokio::time::sleep(LOOK.min(left))).await;
+    }
+}
+
+fn is_still(before: Option<ServiceProcess>, now: &Service) -> bool {
+    before.zip(now.process).is_some_and(|(before, now)| exec::same_process(&before, &now))
 }
 
 fn interrupted(when: &str, effect: Effect) -> Trouble {

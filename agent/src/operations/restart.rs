@@ -10,13 +10,14 @@ use umsid_proto::model::{Action, Effect, ServiceProcess, Success, Trouble};
 use super::{Before, Entry, Job};
 use crate::exec;
 use crate::host::blocking;
-use crate::ums::Restart;
+use crate::ums::{Restart, Running};
 
 pub(super) async fn restart(job: &Job, deadline: Option<Duration>) -> Result<Success, Trouble> {
     let before = job.ums(job.host.ums.service()).await.process;
     job.begin(Before::Process(before))?;
     let tell = |text: String, within: Option<Duration>| job.tell(text, within);
-    let restart = job.ums(job.host.ums.restart(deadline, &tell)).await?;
+    let started = |running: Running| job.entry.running(running);
+    let restart = job.ums(job.host.ums.restart(deadline, &started, &tell)).await?;
     restarted(job, restart).await
 }
 

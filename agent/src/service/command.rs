@@ -7,6 +7,7 @@ use umsid_proto::model::{Service, ServiceStatus};
 use super::{ProcessSeeker, ServiceControl, ServiceError, by_process};
 use crate::config::CommandLine;
 use crate::exec::{Program, Ran, Rules};
+use crate::ums::Started;
 
 /// What is run for each.
 #[derive(Clone, Debug)]
@@ -45,10 +46,15 @@ impl Command {
         Self { name, commands, rules, deadline, seeker }
     }
 
-    async fn run(&self, verb: &'static str, command: &CommandLine) -> Result<Ran, ServiceError> {
+    async fn run(
+        &self,
+        verb: &'static str,
+        command: &CommandLine,
+        started: Started<'_>,
+    ) -> Result<Ran, ServiceError> {
         let program = Program::new(command.clone(), &self.rules, self.deadline).survives().leaves_children();
         let failed = |source| ServiceError::Command { verb, control: self.name.clone(), source };
-        program.run().await.and_then(Ran::succeeded).map_err(failed)
+        program.run_telling(started).await.and_then(Ran::succeeded).map_err(failed)
     }
 }
 
@@ -77,19 +83,19 @@ impl ServiceControl for Command {
         Service { status, detail, ..service }
     }
 
-    async fn start(&self) -> Result<(), ServiceError> {
-        self.run("start", &self.commands.start).await.map(drop)
+    async fn start(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("start", &self.commands.start, started).await.map(drop)
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
-        self.run("stop", &self.commands.stop).await.map(drop)
+        self.run("stop", &self.commands.stop, &|_| {}).await.map(drop)
     }
 
-    async fn restart(&self) -> Result<(), ServiceError> {
+    async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {
         if let Some(restart) = &self.commands.restart {
-            return self.run("restart", restart).await.map(drop);
+            return self.run("restart", restart, started).await.map(drop);
         }
-        self.run("stop", &self.commands.stop).await?;
-        self.run("start", &self.commands.start).await.map(drop)
+        self.run("stop", &self.commands.stop, started).await?;
+        self.run("start", &self.commands.start, started).await.map(drop)
     }
 }

@@ -7,6 +7,7 @@ use umsid_proto::model::{Service, ServiceProcess, ServiceStatus};
 use super::{ProcessSeeker, ServiceControl, ServiceError};
 use crate::config::{CommandLine, Config};
 use crate::exec::{self, ExecError, Program, Ran, Rules};
+use crate::ums::Started;
 
 /// The unit's usual name.
 pub const USUAL: &str = "igel-ums-server";
@@ -112,11 +113,11 @@ impl Systemd {
         self.seeker.among(&members(&shown.control_group))
     }
 
-    async fn run(&self, verb: &'static str) -> Result<(), ServiceError> {
+    async fn run(&self, verb: &'static str, started: Started<'_>) -> Result<(), ServiceError> {
         let command = self.systemctl.with([verb, "--", &self.unit]).behind(&self.prefix);
         let program = Program::new(command, &self.rules, self.deadline).survives().leaves_children();
         let failed = |source| ServiceError::Command { verb, control: self.name(), source };
-        program.run().await.and_then(Ran::succeeded).map(drop).map_err(failed)
+        program.run_telling(started).await.and_then(Ran::succeeded).map(drop).map_err(failed)
     }
 }
 
@@ -157,15 +158,15 @@ impl ServiceControl for Systemd {
         }
     }
 
-    async fn start(&self) -> Result<(), ServiceError> {
-        self.run("start").await
+    async fn start(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("start", started).await
     }
 
     async fn stop(&self) -> Result<(), ServiceError> {
-        self.run("stop").await
+        self.run("stop", &|_| {}).await
     }
 
-    async fn restart(&self) -> Result<(), ServiceError> {
-        self.run("restart").await
+    async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("restart", started).await
     }
 }

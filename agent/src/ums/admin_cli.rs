@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::Running;
+use super::Started;
 use super::workspace::PasswordFile;
 use crate::config::{CommandLine, Timeouts};
 use crate::exec::{ExecError, Program, Ran, Rules};
@@ -19,9 +19,6 @@ pub struct AdminCli {
     timeouts: Timeouts,
     gate: Mutex<()>,
 }
-
-/// Told which process does it.
-pub type Started<'a> = &'a (dyn Fn(Running) + Send + Sync);
 
 impl AdminCli {
     /// With these rules and deadlines.
@@ -103,25 +100,34 @@ impl AdminCli {
     }
 
     /// `server start`.
-    pub async fn server_start(&self, program: &CommandLine) -> Result<Ran, ExecError> {
-        self.service(program, "start").await
+    pub async fn server_start(&self, program: &CommandLine, started: Started<'_>) -> Result<Ran, ExecError> {
+        self.service(program, "start", started).await
     }
 
     /// `server stop`.
     pub async fn server_stop(&self, program: &CommandLine) -> Result<Ran, ExecError> {
-        self.service(program, "stop").await
+        self.service(program, "stop", &|_| {}).await
     }
 
     /// `server restart`.
-    pub async fn server_restart(&self, program: &CommandLine) -> Result<Ran, ExecError> {
-        self.service(program, "restart").await
+    pub async fn server_restart(
+        &self,
+        program: &CommandLine,
+        started: Started<'_>,
+    ) -> Result<Ran, ExecError> {
+        self.service(program, "restart", started).await
     }
 
-    async fn service(&self, program: &CommandLine, verb: &str) -> Result<Ran, ExecError> {
+    async fn service(
+        &self,
+        program: &CommandLine,
+        verb: &str,
+        started: Started<'_>,
+    ) -> Result<Ran, ExecError> {
         let _alone = self.gate.lock().await;
         let command = program.with(["server", verb]);
         let program = Program::new(command, &self.rules, self.timeouts.service).survives().leaves_children();
-        program.run().await?.succeeded()
+        program.run_telling(started).await?.succeeded()
     }
 
     async fn look(

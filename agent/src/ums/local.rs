@@ -15,7 +15,7 @@ use super::health::{Address, Probe};
 use super::identity::Words;
 use super::installation::Installation;
 use super::workspace::Workspace;
-use super::{Failed, Findings, Restart, Running, Tell, Ums};
+use super::{Failed, Findings, Restart, Running, Started, Tell, Ums};
 use crate::config::{CommandLine, Config};
 use crate::exec::{self, Rules};
 use crate::service::{self, ServiceControl};
@@ -166,14 +166,19 @@ impl Ums for LocalUms {
         &self,
         file: &Path,
         password: &SecretString,
-        started: &(dyn Fn(Running) + Send + Sync),
+        started: Started<'_>,
         tell: Tell<'_>,
     ) -> Result<Vec<String>, Failed> {
         self.restore_from(file, password, started, tell).await
     }
 
-    async fn restart(&self, deadline: Option<Duration>, tell: Tell<'_>) -> Result<Restart, Failed> {
-        self.restart_server(deadline, tell).await
+    async fn restart(
+        &self,
+        deadline: Option<Duration>,
+        started: Started<'_>,
+        tell: Tell<'_>,
+    ) -> Result<Restart, Failed> {
+        self.restart_server(deadline, started, tell).await
     }
 
     async fn await_restarted(

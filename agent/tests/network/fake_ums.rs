@@ -1,14 +1,14 @@
 //! A UMS in memory: it has an id, makes and takes backups under a password, and can be stopped at chosen points.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
-use umsid_agent::ums::{Failed, Findings, Restart, Running, Tell, Ums};
+use umsid_agent::ums::{Failed, Findings, Restart, Running, Started, Tell, Ums};
 use umsid_common::digest::Fingerprint;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{
@@ -92,10 +92,14 @@ pub(crate) struct FakeUms {
     pub(crate) restoring: Gate,
     /// Before a restore's process is known.
     pub(crate) before_restoring: Gate,
+    /// Before a restart's program is known.
+    pub(crate) before_restarting: Gate,
     pub(crate) restarting: Gate,
     pub(crate) recovering: Gate,
     /// What is asked at the moment a restore begins.
     pub(crate) at_restore: Mutex<Option<Watcher>>,
+    /// Whether a restart that outlives the agent comes to its end when it is waited for.
+    pub(crate) restarts_later: AtomicBool,
     /// What a restore that outlives the agent does when it is waited for.
     pub(crate) finishes_later: Mutex<Option<String>>,
     pub(crate) passwords: Mutex<Vec<String>>,
@@ -124,9 +128,11 @@ impl FakeUms {
             backing_up: Gate::default(),
             restoring: Gate::default(),
             before_restoring: Gate::default(),
+            before_restarting: Gate::default(),
             restarting: Gate::default(),
             recovering: Gate::default(),
             at_restore: Mutex::default(),
+            restarts_later: AtomicBool::default(),
             finishes_later: Mutex::default(),
             passwords: Mutex::default(),
         })
@@ -210,7 +216,7 @@ impl Ums for FakeUms {
         &self,
         file: &Path,
         password: &SecretString,
-        started: &(dyn Fn(Running) + Send + Sync),
+        started: Started<'_>,
         _tell: Tell<'_>,
     ) -> Result<Vec<String>, Failed> {
         counted(&self.counts.restore);
@@ -239,10 +245,17 @@ impl Ums for FakeUms {
         Ok(vec!["a remark".into()])
     }
 
-    async fn restart(&self, _deadline: Option<Duration>, tell: Tell<'_>) -> Result<Restart, Failed> {
+    async fn restart(
+        &self,
+        _deadline: Option<Duration>,
+        started: Started<'_>,
+        tell: Tell<'_>,
+    ) -> Result<Restart, Failed> {
         counted(&self.counts.restart);
         let before = self.state.lock().unwrap().process;
         tell("restarting".into(), Some(Duration::from_secs(1)));
+        self.before_restarting.pass().await;
+        started(Running { pid: 4242, started: Timestamp::from_second(7).unwrap() });
         self.restarting.pass().await;
         if self.state.lock().unwrap().fail_restart {
             let failure = Failure::new(Code::NotHealthy, "it did not come back");
@@ -269,7 +282,7 @@ impl Ums for FakeUms {
         Service {
             control: "fake".into(),
             status: state.status,
-            process: (state.status == ServiceStatus::Running).then_some(state.process),
+            process: (state.status != ServiceStatus::Stopped).then_some(state.process),
             detail: String::new(),
         }
     }
@@ -279,6 +292,9 @@ impl Ums for FakeUms {
         counted(&self.counts.await_end);
         if let Some(id) = self.finishes_later.lock().unwrap().take() {
             self.state.lock().unwrap().local = id;
+        }
+        if self.restarts_later.swap(false, Ordering::SeqCst) {
+            self.replace_process();
         }
     }
 }

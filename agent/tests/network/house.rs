@@ -67,7 +67,11 @@ impl Server {
             max_backup_bytes: 1 << 20,
             ..Config::default()
         };
-        let deadlines = Deadlines { idle: Duration::from_millis(300), ..Deadlines::default() };
+        let deadlines = Deadlines {
+            idle: Duration::from_millis(300),
+            restart: Duration::from_millis(300),
+            ..Deadlines::default()
+        };
         Self { dir, ums: FakeUms::new(local, "main-id"), issued, config, deadlines }
     }
 

@@ -1,5 +1,8 @@
 //! The agent killed at every point of every operation, and started again on the same state directory.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use umsid_common::digest::Digest;
 use umsid_proto::failure::Code;
 use umsid_proto::model::{Action, Effect, RestoreSource, ServiceStatus, Success, Trouble};
@@ -163,6 +166,68 @@ async fn a_restart_that_did_not_happen_is_found_undone() {
     assert_eq!(FakeUms::count(&scene.server.ums.counts.restart), 1);
     assert_eq!(FakeUms::count(&scene.server.ums.counts.await_restarted), 0);
     running.kill().await;
+}
+
+#[tokio::test]
+async fn a_restart_that_goes_on_without_the_agent_is_waited_for() {
+    let (scene, running, line) = Scene::new().await;
+    let ums = &scene.server.ums;
+    ums.restarts_later.store(true, Ordering::SeqCst);
+    let restart = Action::Restart { deadline_ms: None };
+    let (running, mut line) = scene.killed_at(running, line, restart, &ums.restarting).await;
+    match line.result(&step(2)).await {
+        Ok(Success::Restarted { before, after, .. }) => {
+            assert_eq!((before.unwrap().pid, after.unwrap().pid), (1000, 1001));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(FakeUms::count(&ums.counts.await_end), 1);
+    assert_eq!(FakeUms::count(&ums.counts.restart), 1);
+    running.kill().await;
+}
+
+/// Kills the agent in a restart whose program is not on record, and looks what comes of it in a server of this status.
+async fn without_program(
+    status: ServiceStatus,
+    replaced: bool,
+    patience: Duration,
+) -> Result<Success, Trouble> {
+    let (mut scene, running, mut line) = Scene::new().await;
+    scene.server.deadlines.restart = patience;
+    let ums = scene.server.ums.clone();
+    ums.before_restarting.shut();
+    line.start(&step(2), Action::Restart { deadline_ms: None }).await.unwrap();
+    ums.before_restarting.reached().await;
+    running.kill().await;
+    ums.set(|state| state.status = status);
+    let (running, mut line) = scene.again().await;
+    if replaced {
+        wait_for("the agent to wait", SOON, || async {
+            let events = scene.server.record(&step(2)).unwrap()["events"].to_string();
+            events.contains("restarted after all").then_some(())
+        })
+        .await;
+        ums.set(|state| state.status = ServiceStatus::Running);
+        ums.replace_process();
+    }
+    let result = line.result(&step(2)).await;
+    assert_eq!(FakeUms::count(&ums.counts.await_end), 0);
+    assert_eq!(FakeUms::count(&ums.counts.restart), 1);
+    running.kill().await;
+    result
+}
+
+#[tokio::test]
+async fn a_restart_whose_program_is_not_on_record_is_waited_for() {
+    for status in [ServiceStatus::Running, ServiceStatus::Changing] {
+        let result = without_program(status, true, SOON).await;
+        assert!(matches!(result, Ok(Success::Restarted { .. })), "{status:?} {result:?}");
+    }
+    let short = Duration::from_millis(300);
+    let running = without_program(ServiceStatus::Running, false, short).await;
+    assert_eq!(failure_of(running), (Code::Interrupted, Effect::None));
+    let changing = without_program(ServiceStatus::Changing, false, short).await;
+    assert_eq!(failure_of(changing), (Code::Interrupted, Effect::Possible));
 }
 
 #[tokio::test]

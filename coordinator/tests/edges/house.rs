@@ -259,7 +259,12 @@ impl Ums for FakeUms {
         unreachable!("{UNCALLED}")
     }
 
-    async fn restart(&self, _deadline: Option<Duration>, _tell: Tell<'_>) -> Result<Restart, Failed> {
+    async fn restart(
+        &self,
+        _deadline: Option<Duration>,
+        _started: &(dyn Fn(Program) + Send + Sync),
+        _tell: Tell<'_>,
+    ) -> Result<Restart, Failed> {
         unreachable!("{UNCALLED}")
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Effect, Health, HealthStatus, RawOutput, ServiceProcess, ServiceStatus};
 
-use super::{Failed, LocalUms, Restart, Tell, failed};
+use super::{Failed, LocalUms, Restart, Started, Tell, failed};
 use crate::exec;
 use crate::service::ServiceError;
 
@@ -22,6 +22,7 @@ impl LocalUms {
     pub(super) async fn restart_server(
         &self,
         deadline: Option<Duration>,
+        started: Started<'_>,
         tell: Tell<'_>,
     ) -> Result<Restart, Failed> {
         let until = Instant::now() + deadline.unwrap_or(self.config.health.deadline);
@@ -29,8 +30,8 @@ impl LocalUms {
         let before = control.status().await;
         tell(format!("restarting {}", control.name()), Some(self.config.timeouts.service));
         let done = match before.status {
-            ServiceStatus::Stopped => control.start().await,
-            _ => control.restart().await,
+            ServiceStatus::Stopped => control.start(started).await,
+            _ => control.restart(started).await,
         };
         done.map_err(|error| failed(error.into_failure(), Effect::Possible))?;
         self.healthy_again(before.process, until, tell).await

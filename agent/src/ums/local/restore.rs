@@ -8,14 +8,12 @@ use secrecy::SecretString;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Effect, RawOutput, ServiceStatus};
 
-use super::{Failed, LocalUms, Running, Tell, failed};
+use super::{Failed, LocalUms, Started, Tell, failed};
 use crate::config::{CommandLine, StopServer};
 use crate::exec::ExecError;
 
 /// How many files of the UMS's settings are compared before and after.
 const FILES_COMPARED: usize = 500;
-
-type Started<'a> = &'a (dyn Fn(Running) + Send + Sync);
 
 impl LocalUms {
     /// Restores; what is worth telling.
@@ -143,7 +141,7 @@ impl LocalUms {
     async fn start_server(&self, tell: Tell<'_>) -> Result<(), String> {
         tell("starting the UMS Server again".to_owned(), Some(self.config.timeouts.service));
         let control = self.control().await.map_err(|error| error.to_string())?;
-        control.start().await.map_err(|error| error.into_failure().to_string())
+        control.start(&|_| {}).await.map_err(|error| error.into_failure().to_string())
     }
 
     fn says(&self, raw: &RawOutput, words: &[String]) -> bool {
