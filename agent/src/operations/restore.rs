@@ -7,9 +7,12 @@ use umsid_common::digest::{Digest, Fingerprint};
 use umsid_common::name::{Identity, Role, ServerName};
 use umsid_common::seal::{self, Manifest, Opened, SealError, Trust};
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Effect, RestoreSource, Success, Trouble, UmsIds};
+use umsid_proto::model::{
+    Effect, RestoreSource, Service, ServiceProcess, ServiceStatus, Success, Trouble, UmsIds,
+};
 
 use super::{Before, Job, same, untouched};
+use crate::exec;
 use crate::host::{Host, blocking};
 use crate::spool::Origin;
 use crate::ums::Running;
@@ -36,6 +39,7 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
     job.tell("reading the UMS IDs", None);
     let before = job.ums(ums.ids()).await;
     saved(&before, &net, wanted).map_err(untouched)?;
+    let service = job.ums(ums.service()).await;
     job.begin(Before::Local(before.local))?;
 
     let started = |running: Running| job.entry.running(running);
@@ -50,12 +54,42 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
         Ok(said) => remarks.extend(said),
         Err(mut failed) => {
             if let (Effect::Possible, Some(local)) = (failed.effect, after.local) {
-                failed.failure.causes.push(format!("this server's UMS ID is now {local}"));
+                let now = job.ums(ums.service()).await;
+                if has_ended(job, &failed.failure) && unchanged(&before, &after) && runs_on(&service, &now) {
+                    failed.effect = Effect::None;
+                    failed.failure.causes.push(format!("this server's UMS ID still is {local}"));
+                } else {
+                    failed.failure.causes.push(format!("this server's UMS ID is now {local}"));
+                }
             }
             return Err(failed.into());
         }
     }
     judge(before.local, wanted.expected, after, remarks)
+}
+
+/// Whether the restore's program has ended, and nothing else that was begun may still go on: a UMS Server told to stop may
+/// stop later.
+fn has_ended(job: &Job, failure: &Failure) -> bool {
+    let program = job.entry.started().and_then(|started| started.program);
+    let ended = |(pid, started)| !exec::is_running(&ServiceProcess { pid, started });
+    failure.code != Code::ServiceControl && program.is_some_and(ended)
+}
+
+fn unchanged(before: &UmsIds, after: &UmsIds) -> bool {
+    let seen: Vec<_> = before.certificates.iter().chain(&after.certificates).copied().collect();
+    before.local.zip(after.local).and_then(|(before, after)| same(before, after, &seen)) == Some(true)
+}
+
+/// Whether the service is as it was: the same process, or stopped as before.
+fn runs_on(before: &Service, now: &Service) -> bool {
+    match (before.process, now.process) {
+        (Some(before), Some(process)) => {
+            now.status == ServiceStatus::Running && exec::same_process(&before, &process)
+        }
+        (None, None) => before.status == ServiceStatus::Stopped && now.status == ServiceStatus::Stopped,
+        _ => false,
+    }
 }
 
 /// Whether what is about to be overwritten is what the safety backup holds. A UMS ID that came since would be lost; only

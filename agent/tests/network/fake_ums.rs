@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub(crate) tells: bool,
     pub(crate) process: ServiceProcess,
     pub(crate) status: ServiceStatus,
-    /// A restore says it is done, and is not.
+    /// A restore has no effect, whatever it says.
     pub(crate) restore_lies: bool,
     /// What a restore puts into place instead of what is in the backup.
     pub(crate) restore_mixes_up: Option<String>,
@@ -234,7 +234,7 @@ impl Ums for FakeUms {
         }
         let mut state = self.state.lock().unwrap();
         if let Some(effect) = state.fail_restore {
-            if effect == Effect::Possible {
+            if effect == Effect::Possible && !state.restore_lies {
                 state.local = id.to_owned();
             }
             return Err(Failed { failure: Failure::new(Code::CommandFailed, "exit status 1"), effect });

@@ -364,3 +364,43 @@ async fn after_a_restore_a_restart_is_due_until_another_process_runs() {
     assert!(!restart_due(&mut line).await);
     running.kill().await;
 }
+
+#[tokio::test]
+async fn a_restore_that_failed_and_changed_nothing_has_no_effect() {
+    let ca = Ca::new("test");
+    let (server, running, mut line, net) = target(&ca).await;
+    let ums = &server.ums;
+    let digest = line.upload(RUN, &Forged::new(&ca, &server).seal()).await.unwrap();
+    let action = || restore(RestoreSource::Uploaded(digest), "main-id", "ums1", net);
+    ums.set(|state| {
+        state.fail_restore = Some(Effect::Possible);
+        state.restore_lies = true;
+    });
+    match line.perform(&step(2), action()).await {
+        Err(umsid_proto::model::Trouble::Failed { failure, effect: Effect::None }) => {
+            assert_eq!(failure.code, Code::CommandFailed);
+            let text = failure.to_string();
+            assert!(text.contains("exit status 1") && text.contains("still is"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!restart_due(&mut line).await);
+    ums.set(|state| state.tells = false);
+    assert_eq!(failure_of(line.perform(&step(3), action()).await), (Code::CommandFailed, Effect::Possible));
+    ums.set(|state| state.tells = true);
+
+    // It was another process, or none, that ran afterwards.
+    for number in [4, 5] {
+        ums.restoring.shut();
+        line.start(&step(number), action()).await.unwrap();
+        ums.restoring.reached().await;
+        if number == 4 {
+            ums.replace_process();
+        } else {
+            ums.set(|state| state.status = ServiceStatus::Stopped);
+        }
+        ums.restoring.open();
+        assert_eq!(failure_of(line.result(&step(number)).await), (Code::CommandFailed, Effect::Possible));
+    }
+    running.kill().await;
+}
