@@ -219,20 +219,33 @@ fn entry_of(digest: Digest, size: u64, manifest: &Manifest) -> SafetyBackup {
     }
 }
 
-/// Removes the oldest beyond the newest ten, but none from after the last time this server was in sync.
+/// Removes the oldest beyond ten, but none from after the last time this server was in sync, and never the last one of
+/// a UMS ID: however often a server is backed up, the one it had first stays.
 fn prune(shelf: &mut Shelf, remove: impl Fn(&Digest) -> Result<(), DurableError>) {
     while shelf.backups.len() > KEPT
-        && shelf.good_sync.at.is_some_and(|good_sync| shelf.backups[0].taken < good_sync)
+        && let Some(place) = surplus(shelf)
     {
-        let oldest = shelf.backups.remove(0);
-        if let Err(error) = remove(&oldest.digest) {
-            tracing::warn!(%error, digest = %oldest.digest, "cannot remove an old safety backup");
+        let old = shelf.backups.remove(place);
+        if let Err(error) = remove(&old.digest) {
+            tracing::warn!(%error, digest = %old.digest, "cannot remove an old safety backup");
         }
     }
 }
 
+/// The oldest that may go: there is another of the same UMS ID, or enough whose UMS ID is not known.
+fn surplus(shelf: &Shelf) -> Option<usize> {
+    let good_sync = shelf.good_sync.at?;
+    shelf.backups.iter().position(|backup| {
+        let alike = shelf.backups.iter().filter(|other| other.fingerprint == backup.fingerprint).count();
+        let kept = if backup.fingerprint.is_some() { 1 } else { KEPT };
+        backup.taken < good_sync && alike > kept
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use umsid_common::digest::Fingerprint;
+
     use super::*;
 
     fn backup(second: i64) -> SafetyBackup {
@@ -245,19 +258,50 @@ mod tests {
         }
     }
 
-    fn left(count: i64, good_sync: Option<i64>) -> Vec<i64> {
+    fn pruned(backups: Vec<SafetyBackup>, good_sync: Option<i64>) -> Vec<i64> {
         let at = good_sync.map(|second| Timestamp::from_second(second).unwrap());
-        let backups = (0..count).map(backup).collect();
         let mut shelf = Shelf { backups, problems: Vec::new(), good_sync: GoodSync { at } };
         prune(&mut shelf, |_| Ok(()));
         shelf.backups.iter().map(|backup| backup.taken.as_second()).collect()
     }
 
+    fn of(id: &str, second: i64) -> SafetyBackup {
+        SafetyBackup { fingerprint: Some(Fingerprint::sha256_of(id.as_bytes())), ..backup(second) }
+    }
+
     #[test]
     fn ten_are_kept_and_all_since_the_last_good_sync() {
-        assert_eq!(left(12, Some(100)), (2..12).collect::<Vec<_>>());
-        assert_eq!(left(12, Some(1)), (1..12).collect::<Vec<_>>());
-        assert_eq!(left(12, None), (0..12).collect::<Vec<_>>());
-        assert_eq!(left(3, Some(100)), (0..3).collect::<Vec<_>>());
+        let unknown = |count| (0..count).map(backup).collect::<Vec<_>>();
+        let known = |count| (0..count).map(|second| of("main", second)).collect::<Vec<_>>();
+        let kinds: [fn(i64) -> Vec<SafetyBackup>; 2] = [unknown, known];
+        for some in kinds {
+            assert_eq!(pruned(some(12), Some(100)), (2..12).collect::<Vec<_>>());
+            assert_eq!(pruned(some(12), Some(1)), (1..12).collect::<Vec<_>>());
+            assert_eq!(pruned(some(12), None), (0..12).collect::<Vec<_>>());
+            assert_eq!(pruned(some(3), Some(100)), (0..3).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_last_backup_of_a_ums_id_is_never_pushed_out() {
+        // The server's own from before everything, one that does not say, and a year of nightly ones of Main's.
+        let mut backups = vec![of("own", 0), backup(1)];
+        for night in 2..365 {
+            backups.push(of("main", night));
+            let left = pruned(backups.clone(), Some(1000));
+            backups.retain(|backup| left.contains(&backup.taken.as_second()));
+            assert!(backups.len() <= KEPT);
+        }
+        let left: Vec<_> = backups.iter().map(|backup| backup.taken.as_second()).collect();
+        assert_eq!(left, [0, 1].into_iter().chain(357..365).collect::<Vec<_>>());
+        // Too many different ones are kept all the same.
+        let different = (0..15).map(|second| of(&second.to_string(), second)).collect();
+        assert_eq!(pruned(different, Some(1000)), (0..15).collect::<Vec<_>>());
+        // Of one that was there before everything and came again, the newer stays.
+        let again = [0, 12].map(|second| of("own", second));
+        let mut mixed: Vec<_> = (1..12).map(|second| of("main", second)).collect();
+        mixed.extend(again);
+        mixed.sort_by_key(|backup| backup.taken);
+        assert_eq!(pruned(mixed, Some(1000)), (3..13).collect::<Vec<_>>());
     }
 }
