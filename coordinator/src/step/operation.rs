@@ -153,6 +153,17 @@ fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepRes
             );
             StepResult::Failed { ums_ms, failure, effect }
         }
+        Err(Trouble::Failed { failure, effect }) if failure.code == Code::NoSafetyBackup => {
+            let failure = match what {
+                // Trying again cannot help, and a new safety backup would hold what the server has now.
+                What::RestoreOwn { server, .. } => failure.remedy(format!(
+                    "{server} cannot be put back: leave it as it is and restart it with `umsid restart --only {server}`; \
+                     put others back by name: `umsid rollback RUN SERVER`"
+                )),
+                _ => failure,
+            };
+            StepResult::Failed { ums_ms, failure, effect }
+        }
         Err(Trouble::Failed { failure, effect }) => StepResult::Failed { ums_ms, failure, effect },
         Err(Trouble::Unknown(finding)) => StepResult::Unknown { ums_ms, finding },
     }

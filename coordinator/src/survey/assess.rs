@@ -147,6 +147,7 @@ struct Claims {
     main: Option<Fingerprint>,
     shown: BTreeSet<Fingerprint>,
     reason: String,
+    restart_due: bool,
 }
 
 /// The fingerprints a server shows of itself, labelled or not, by the name they are known by in this survey.
@@ -165,6 +166,7 @@ fn claims(survey: &Survey, report: &Report) -> Claims {
         main: ids.main.map(|print| survey.canonical(print)),
         shown: shown(survey, ids),
         reason: ids.reason.clone(),
+        restart_due: report.inspection.restart_due,
     }
 }
 
@@ -233,6 +235,13 @@ fn judge(server: &ServerName, claims: &Claims, main: &Result<MainServer, MainTro
             state: SyncState::NotInSync,
             fingerprint,
             evidence: format!("it holds the Main UMS ID, but takes {} for Main", other.short()),
+        },
+        // The UMS reads its ID at start (UMS_FACTS §1, step 6).
+        _ if claims.restart_due => Verdict {
+            state: SyncState::NotInSync,
+            fingerprint,
+            evidence: "the Main UMS ID was restored, but its UMS Server has not been restarted since"
+                .to_owned(),
         },
         _ => Verdict {
             state: SyncState::InSync,

@@ -120,6 +120,15 @@ fn a_holder_that_takes_another_for_main_is_not_in_sync() {
 }
 
 #[test]
+fn a_restored_server_that_was_not_restarted_is_not_in_sync() {
+    let mut stage = Stage::new(&[("ums1", labelled("a", "a")), ("ums2", labelled("a", "a"))]);
+    stage.inspection("ums2").restart_due = true;
+    let found = assess(&stage.survey, &Named { server: Some(name("ums1")), ..Named::default() });
+    assert_eq!(state(&found, "ums2"), SyncState::NotInSync);
+    assert!(!found.all_in_sync());
+}
+
+#[test]
 fn sha1_and_sha256_meet_only_through_a_certificate_that_was_read() {
     let mut stage =
         Stage::new(&[("ums1", labelled("a", "a")), ("ums2", by_sha1("a", "a")), ("ums3", by_sha1("b", "a"))]);
