@@ -3,6 +3,7 @@
 //! Pure: made from a run's record alone, so that a finished run and one that was cut off anywhere are told alike.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use umsid_common::name::{ClusterName, RunId, ServerName};
@@ -85,6 +86,12 @@ impl Outcome {
             Self::Done => "done",
             Self::NothingToDo => "nothing to do",
         }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -154,7 +154,8 @@ pub async fn resume(mut log: RunLog, crew: &Crew) -> Result<RunLog, RunError> {
     if log.state().turned_back().is_none() {
         overtaken(&log, crew).await?;
     }
-    let needed = needed(log.state());
+    let mut needed = needed(log.state());
+    needed.extend(tidied(log.state(), crew));
     let leases = Leases::take(log.run(), held(&log), log.state().plan(), &needed, crew).await?;
     let skipped = out_of_reach(log.state(), crew);
     carry_out(&mut log, leases, crew, skipped).await?;
@@ -201,6 +202,13 @@ pub fn needed(state: &State) -> BTreeSet<ServerName> {
         .filter(|step| !state.is_settled(step.no) && !matches!(step.what, What::Discard { .. }))
         .filter_map(|step| step.what.server().cloned())
         .collect()
+}
+
+/// The servers within reach on which something is only to be tidied up: that too takes a lease.
+fn tidied(state: &State, crew: &Crew) -> Vec<ServerName> {
+    let open = state.steps().filter(|step| !state.is_settled(step.no));
+    let servers = open.filter_map(|step| step.what.server());
+    servers.filter(|server| crew.agents.contains_key(*server)).cloned().collect()
 }
 
 fn out_of_reach(state: &State, crew: &Crew) -> Vec<Event> {
