@@ -107,3 +107,32 @@ async fn silence_ends_at_the_deadline() {
     let lost = call("a:1", Duration::from_millis(20), silence).await.unwrap_err();
     assert!(lost.is_transient() && lost.to_string().contains("a:1"));
 }
+
+/// An agent that is stopped or starts again is asked again; one that is not an agent never.
+#[tokio::test(flavor = "current_thread")]
+async fn an_agent_that_takes_the_connection_and_no_more_may_be_asked_again() {
+    use umsid_testkit::{Ca, scratch};
+
+    let (ca, dir) = (Ca::new("t"), scratch());
+    ca.write(&ca.coordinator("anna"), dir.path());
+    let tls = Tls::load(tls::Files::in_dir(dir.path())).unwrap();
+    let patience = Patience { connect: Duration::from_millis(200), ..Patience::default() };
+    let agents = Agents::new(tls, "t".parse().unwrap()).with_patience(patience);
+    for (words, again) in [("", true), ("SSH-2.0-OpenSSH_9.6\r\n", false)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server { address: listener.local_addr().unwrap().to_string(), ..server() };
+        let peer = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.writable().await.unwrap();
+            stream.try_write(words.as_bytes()).unwrap();
+            std::future::pending::<()>().await;
+            drop(stream);
+        };
+        let (cluster, name) = ("hamburg".parse().unwrap(), "ums1".parse().unwrap());
+        let refused = tokio::select! {
+            dialled = agents.dial(&cluster, &name, &server) => dialled.err().unwrap(),
+            () = peer => unreachable!(),
+        };
+        assert_eq!(refused.is_transient(), again, "{words:?}: {refused:?}");
+    }
+}
