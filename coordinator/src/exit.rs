@@ -286,7 +286,7 @@ fn of_journal(error: &JournalError) -> Exit {
     match error {
         JournalError::Elsewhere(_) => Exit::Locked,
         JournalError::Missing(_) => Exit::Usage,
-        JournalError::Corrupt { .. } => Exit::NeedsOperator,
+        JournalError::Corrupt { .. } | JournalError::Damaged { .. } => Exit::NeedsOperator,
         JournalError::Database { .. } | JournalError::Torn(_) | JournalError::Illegal(_) => Exit::Failed,
     }
 }

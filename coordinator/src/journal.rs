@@ -4,6 +4,7 @@
 //! hash of the one before. A journal that cannot be written stops the run; one that has been altered is refused.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,10 +30,10 @@ pub struct Journal {
     path: PathBuf,
 }
 
-/// The journal could not be read or written. Missing, torn and corrupt are three answers.
+/// The journal could not be read or written. Missing, torn, corrupt and damaged are four answers.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The database said no: no room, no permission, locked, damaged.
+    /// The database said no: no room, no permission, locked.
     #[error("cannot {doing} the journal {path}")]
     Database {
         /// As "write".
@@ -40,6 +41,15 @@ pub enum JournalError {
         /// Which file.
         path: PathBuf,
         /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The file is not the database it was: malformed, cut short, or of another kind.
+    #[error("the journal {path} is damaged")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// How it was noticed.
         #[source]
         source: sqlx::Error,
     },
@@ -72,6 +82,10 @@ impl JournalError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Database { .. } => "check room and permissions of the state directory, then `umsid resume`",
+            Self::Damaged { .. } => {
+                "move state.db, state.db-wal and state.db-shm out of the state directory; the runs recorded there cannot be \
+                 resumed: `umsid status` shows how the servers stand, and a new `umsid sync` starts from there"
+            }
             Self::Missing(_) => "`umsid runs` lists the runs",
             Self::Torn(_) => "begin again with `umsid sync`",
             Self::Corrupt { .. } => {
@@ -81,6 +95,32 @@ impl JournalError {
             Self::Illegal(_) => "please report this with the output of `umsid runs show`",
         }
     }
+
+    fn of_database(doing: &'static str, path: &Path, source: sqlx::Error) -> Self {
+        let path = path.to_owned();
+        match is_damage(&source) {
+            true => Self::Damaged { path, source },
+            false => Self::Database { doing, path, source },
+        }
+    }
+}
+
+/// Whether the database's own answer is that its file is none: `SQLITE_CORRUPT`, `SQLITE_NOTADB`, `SQLITE_IOERR_SHORT_READ`
+/// (<https://www.sqlite.org/rescode.html>).
+fn is_damage(error: &sqlx::Error) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(link) = next {
+        let code = link
+            .downcast_ref::<sqlx::Error>()
+            .and_then(sqlx::Error::as_database_error)
+            .and_then(|error| error.code()?.parse::<i32>().ok());
+        // The lower eight bits of an extended code are the primary one.
+        if let Some(code) = code {
+            return matches!(code & 0xff, 11 | 26) || code == 522;
+        }
+        next = link.source();
+    }
+    false
 }
 
 /// One run of the list.
@@ -122,7 +162,7 @@ pub struct RunLog {
 impl Journal {
     /// Opens the journal, or begins one.
     pub async fn open(path: &Path) -> Result<Self, JournalError> {
-        let failed = |source| JournalError::Database { doing: "open", path: path.to_owned(), source };
+        let failed = |source| JournalError::of_database("open", path, source);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -136,7 +176,7 @@ impl Journal {
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(sqlx::Error) -> JournalError + '_ {
-        move |source| JournalError::Database { doing, path: self.path.clone(), source }
+        move |source| JournalError::of_database(doing, &self.path, source)
     }
 
     /// Begins the record of a run with its first event.

@@ -12,7 +12,7 @@ use umsid_common::name::ServerName;
 use super::prepare::Situation;
 use super::{Context, Format};
 use crate::exit::{self, Exit};
-use crate::journal::RunLog;
+use crate::journal::{JournalError, RunLog};
 use crate::plan::Plan;
 use crate::progress::{Display, report_document};
 use crate::report::{Report, Stopwatch};
@@ -110,6 +110,8 @@ pub(super) async fn drive(
 /// A run that ended without a word in its journal is named, so that it can be taken up.
 fn with_run(error: RunError, display: &Display) -> anyhow::Error {
     match (&error, display.run()) {
+        // A record that is damaged is not taken up again; the journal says what to do.
+        (RunError::Journal(JournalError::Damaged { .. }), _) => error.into(),
         (RunError::Journal(_), Some(run)) => {
             let what = format!("run {run} was stopped");
             exit::Refusal::new(Exit::Failed, what).remedy(resume(display)).because(error).into()

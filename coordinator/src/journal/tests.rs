@@ -116,6 +116,48 @@ async fn a_journal_that_cannot_be_written_says_no() {
     assert!(!log.state().was_begun(2), "what is not on record has not happened");
 }
 
+/// Neither room nor permissions help here.
+#[tokio::test]
+async fn a_damaged_file_is_an_answer_of_its_own() {
+    use std::os::unix::fs::FileExt as _;
+
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("state.db");
+    let (journal, log) = begin(&dir).await;
+    let run = log.run().clone();
+    drop(log);
+    journal.pool.close().await;
+    drop(journal);
+    let whole = std::fs::read(&path).expect("the file");
+    let overwritten = |from: usize, to: usize| {
+        let mut bytes = whole.clone();
+        bytes[from..to].fill(0xa5);
+        bytes
+    };
+    let page = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
+    assert!(whole.len() > 3 * page, "{} bytes, pages of {page}", whole.len());
+    for (what, bytes) in [
+        ("not a database", overwritten(0, 100)),
+        ("another file", b"to be or not to be, that is the question\n".repeat(200)),
+        ("cut short", whole[..page + page / 2].to_vec()),
+        ("malformed", overwritten(page, whole.len())),
+    ] {
+        for rest in ["state.db-wal", "state.db-shm"] {
+            let _ = std::fs::remove_file(dir.path().join(rest));
+        }
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the file");
+        file.set_len(bytes.len() as u64).expect("its length");
+        file.write_all_at(&bytes, 0).expect("written");
+        let read = async { Journal::open(&path).await?.load(&run).await };
+        match read.await.err() {
+            Some(error @ JournalError::Damaged { .. }) => {
+                assert!(error.remedy().contains("state.db-wal"), "{what}: {}", error.remedy());
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn history_tells_the_last_main_and_how_long_restarts_took() {
     let dir = umsid_testkit::scratch();

@@ -68,6 +68,22 @@ fn a_bad_inventory_is_refused_by_name_and_key() {
 }
 
 #[test]
+fn a_damaged_journal_is_not_a_question_of_room_and_permissions() {
+    let house = House::new();
+    let path = house.state().join("state.db");
+    let text = "to be or not to be, that is the question\n".repeat(200);
+    umsid_common::durable::replace(&path, text.as_bytes(), umsid_common::durable::Access::Private).unwrap();
+    let ran = house
+        .umsid(&["runs"])
+        .exits(8)
+        .says("is damaged")
+        .says("move state.db, state.db-wal and state.db-shm");
+    assert!(!ran.err.contains("permissions"), "{}", ran.err);
+    std::fs::remove_file(path).unwrap();
+    house.umsid(&["runs"]).exits(0);
+}
+
+#[test]
 fn the_exit_codes_are_documented() {
     let house = House::empty();
     let help = house.umsid(&["help", "exit-codes"]).exits(0);
