@@ -129,7 +129,10 @@ impl Umsid {
             Command::Doctor(doctor) => doctor.run(&context).await,
             Command::Observer(observer) => observer.run(&context),
             Command::ExitCodes => {
-                context.out.text(exit::table().trim_end())?;
+                match context.out.format() {
+                    Format::Json => context.out.json(&exit::document())?,
+                    Format::Table => context.out.text(exit::table().trim_end())?,
+                }
                 Ok(Exit::Success)
             }
         }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 
+use serde_json::{Value, json};
 use umsid_common::tls::{ConnectError, TlsError};
 use umsid_proto::failure::{Code, Failure};
 
@@ -64,6 +65,11 @@ impl Exit {
 /// The table as text.
 pub fn table() -> String {
     TABLE.iter().map(|(exit, meaning)| format!("  {:>3}  {meaning}\n", exit.code())).collect()
+}
+
+/// The table for programs.
+pub fn document() -> Value {
+    TABLE.iter().map(|(exit, meaning)| json!({ "code": exit.code(), "meaning": meaning })).collect()
 }
 
 /// An error with what to do about it and how the program ends, for whoever knows better than the errors below it.
