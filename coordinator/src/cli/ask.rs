@@ -1,11 +1,12 @@
 //! What only a person knows: passphrases, pairing codes, a yes.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
 use anyhow::Context as _;
 use clap::Args;
+use dialoguer::console::{Key, Term};
 use zeroize::Zeroizing;
 
 use crate::authority::Authority;
@@ -96,14 +97,70 @@ pub fn yes(given: bool, question: &str) -> anyhow::Result<bool> {
     if given {
         return Ok(true);
     }
-    if !std::io::stdin().is_terminal() {
+    let terminal = Term::stderr();
+    if !io::stdin().is_terminal() || !terminal.is_term() {
         return Err(Refusal::new(Exit::Usage, format!("{question} There is no terminal to ask on"))
             .remedy("say --yes if you mean it")
             .into());
     }
-    dialoguer::Confirm::new()
-        .with_prompt(question)
-        .default(false)
-        .interact()
-        .context("cannot ask on the terminal")
+    terminal.write_str(&format!("{question} [y/N] ")).context("cannot ask on the terminal")?;
+    // A key at a time, and raw: Ctrl-C is a key like any other, the terminal is put back before anything is decided.
+    let answer = answered(|| terminal.read_key_raw());
+    let shown = if matches!(answer, Ok(true)) { "yes" } else { "no" };
+    terminal.write_line(shown).context("cannot ask on the terminal")?;
+    answer
+}
+
+/// The first key that is an answer; the end of input is a no.
+fn answered(mut key: impl FnMut() -> io::Result<Key>) -> anyhow::Result<bool> {
+    loop {
+        match key() {
+            Ok(Key::Char('y' | 'Y')) => return Ok(true),
+            // Ctrl-D
+            Ok(Key::Char('n' | 'N' | '\u{4}') | Key::Enter | Key::Escape) => return Ok(false),
+            Ok(Key::CtrlC) => {
+                return Err(Refusal::new(
+                    Exit::Interrupted,
+                    "interrupted at the question; nothing was changed",
+                )
+                .into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(anyhow::Error::new(error).context("cannot ask on the terminal")),
+            Ok(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(keys: &[Key]) -> anyhow::Result<bool> {
+        let mut keys = keys.iter().cloned();
+        answered(|| keys.next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    #[test]
+    fn only_y_is_a_yes_and_the_end_of_input_a_no() {
+        for (keys, yes) in [
+            (&[Key::Char('y')][..], true),
+            (&[Key::Char('x'), Key::ArrowUp, Key::Char('Y')], true),
+            (&[Key::Char('n'), Key::Char('y')], false),
+            (&[Key::Enter, Key::Char('y')], false),
+            (&[Key::Escape], false),
+            (&[Key::Char('\u{4}'), Key::Char('y')], false),
+            (&[Key::Char('x')], false),
+        ] {
+            assert_eq!(answer(keys).unwrap(), yes, "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn ctrl_c_at_the_question_ends_as_an_interruption() {
+        let error = answer(&[Key::CtrlC, Key::Char('y')]).unwrap_err();
+        assert_eq!(crate::exit::of(&error), Exit::Interrupted);
+        let error = answered(|| Err(io::ErrorKind::Other.into())).unwrap_err();
+        assert_eq!(crate::exit::of(&error), Exit::Failed);
+    }
 }
