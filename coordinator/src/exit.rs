@@ -10,6 +10,7 @@ use umsid_proto::failure::{Code, Failure};
 
 use crate::agents::AgentError;
 use crate::authority::AuthorityError;
+use crate::cli::printout;
 use crate::home::HomeError;
 use crate::inventory::InventoryError;
 use crate::journal::JournalError;
@@ -122,11 +123,9 @@ pub fn remedy(error: &anyhow::Error) -> Option<String> {
     error.chain().filter_map(judge).map(|(_, remedy)| remedy).find(|remedy| !remedy.is_empty())
 }
 
-/// Whether all that went wrong is that nobody reads our output any more.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|link| {
-        link.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
+/// Whether all that went wrong is that nobody reads our output any more, and nothing was to be done but print.
+pub fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.chain().all(|link| !link.is::<Refusal>()) && error.chain().any(printout::is_reader_gone)
 }
 
 /// Prints an error: what, why, what to do.
@@ -373,9 +372,19 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_told_from_a_failure() {
-        let error =
-            Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot print").unwrap_err();
-        assert!(is_broken_pipe(&error));
-        assert!(!is_broken_pipe(&anyhow::anyhow!("odd")));
+        let unprinted = |kind: io::ErrorKind| anyhow::Error::new(printout::unprinted(kind.into()));
+        assert!(is_reader_gone(&unprinted(io::ErrorKind::BrokenPipe).context("cannot print")));
+        assert!(!is_reader_gone(&unprinted(io::ErrorKind::StorageFull)));
+        // A pipe of somebody else.
+        assert!(!is_reader_gone(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))));
+        // Somebody had more to say about it.
+        let refusal = Refusal::new(Exit::Failed, "a run").because(unprinted(io::ErrorKind::BrokenPipe));
+        assert!(!is_reader_gone(&refusal.into()));
+    }
+
+    #[test]
+    fn what_could_not_be_printed_names_standard_output() {
+        let error = anyhow::Error::new(printout::unprinted(io::ErrorKind::StorageFull.into()));
+        assert!(printed(&error).starts_with("error: cannot write to standard output\n  because: "));
     }
 }

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 fn ended(ending: anyhow::Result<Exit>) -> ExitCode {
     let exit = ending.unwrap_or_else(|error| {
         // A reader that left, as `head` does, is not told about it; the exit code still is not 0.
-        if !exit::is_broken_pipe(&error) {
+        if !exit::is_reader_gone(&error) {
             let mut stderr = std::io::stderr().lock();
             // With standard error gone there is nobody left to tell.
             let _ = exit::print(&error, &mut stderr).and_then(|()| stderr.flush());

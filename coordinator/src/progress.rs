@@ -22,6 +22,8 @@ use rows::Rows;
 pub struct Display {
     sink: Sink,
     board: Mutex<Board>,
+    /// Why standard output takes no more.
+    unprinted: Mutex<Option<io::Error>>,
 }
 
 enum Sink {
@@ -64,7 +66,7 @@ impl Display {
             going_on: BTreeMap::new(),
             said: BTreeMap::new(),
         };
-        Self { sink, board: Mutex::new(board) }
+        Self { sink, board: Mutex::new(board), unprinted: Mutex::default() }
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -109,7 +111,7 @@ impl Display {
             _ => {}
         }
         match &self.sink {
-            Sink::Json(out) => print(out, &event_document(&board, recorded)),
+            Sink::Json(out) => self.print(*out, &event_document(&board, recorded)),
             Sink::Lines => {
                 if let Some(line) = line(&board, recorded) {
                     board.say(&line);
@@ -144,8 +146,8 @@ impl Display {
             phase.clone_into(&mut doing.phase);
         }
         match &self.sink {
-            Sink::Json(out) => print(
-                out,
+            Sink::Json(out) => self.print(
+                *out,
                 &json!({
                     "event": "phase",
                     "run": board.run,
@@ -164,6 +166,19 @@ impl Display {
             }
             Sink::Rows(rows) => rows.show(what.server(), phase, deadline),
         }
+    }
+
+    /// The run goes on without its reader. After a gap there are no more events: a hole would not be seen.
+    fn print(&self, out: Printout, document: &Value) {
+        let mut unprinted = self.unprinted.lock().unwrap_or_else(PoisonError::into_inner);
+        if unprinted.is_none() {
+            *unprinted = out.json_line(document).err();
+        }
+    }
+
+    /// Why not every event could be printed.
+    pub fn unprinted(&self) -> Option<io::Error> {
+        self.unprinted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Says something besides what the run tells.
@@ -200,11 +215,6 @@ impl Board {
 fn say(line: &str) {
     // With standard error gone there is nobody to talk to, and the run matters more.
     let _ = writeln!(io::stderr().lock(), "{line}");
-}
-
-fn print(out: &Printout, document: &Value) {
-    // As above; the report at the end notices.
-    let _ = out.json_line(document);
 }
 
 fn place(what: &What) -> String {

@@ -103,8 +103,22 @@ pub(super) async fn drive(
     let elapsed = begun.elapsed().saturating_sub(thinking);
     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     let report = Report::of(&log, Stopwatch { events_before, elapsed_ms, survey_ums_ms }, by_request);
-    show(context, &report)?;
-    Ok(report.exit())
+    let shown = show(context, &report);
+    match display.unprinted().map_or(shown, Err) {
+        Ok(()) => Ok(report.exit()),
+        Err(error) => Err(unreported(&report, error)),
+    }
+}
+
+/// The run went to its end; that its reader does not know must not look like success.
+fn unreported(report: &Report, error: io::Error) -> anyhow::Error {
+    let exit = match report.exit() {
+        Exit::Success => Exit::Failed,
+        exit => exit,
+    };
+    let run = report.run.as_ref().map_or_else(String::new, |run| format!(" {run}"));
+    let what = format!("run{run}: {}; but what it did could not be printed", report.outcome.as_str());
+    exit::Refusal::new(exit, what).remedy(format!("`umsid runs show{run}` shows it")).because(error).into()
 }
 
 /// A run that ended without a word in its journal is named, so that it can be taken up.
@@ -132,17 +146,21 @@ pub(super) fn show(context: &Context, report: &Report) -> io::Result<()> {
     if context.out.format() == Format::Json {
         return context.out.json_line(&report_document(report));
     }
-    if report.run.is_some() {
-        let (header, rows) = report.table();
-        context.out.table(&header, rows)?;
-    }
-    context.out.text(report.summary())?;
+    let table = match report.run {
+        Some(_) => {
+            let (header, rows) = report.table();
+            context.out.table(&header, rows)
+        }
+        None => Ok(()),
+    };
+    let printed = table.and_then(|()| context.out.text(report.summary()));
+    // What to do is said all the more when nobody could be told how it stands.
     let aftermath = report.aftermath();
     if !aftermath.is_empty() {
         // With standard error gone there is nobody to talk to.
         let _ = io::stderr().lock().write_all(aftermath.as_bytes());
     }
-    Ok(())
+    printed
 }
 
 /// The first Ctrl-C or SIGTERM stops the run after what is going on; this ends at the second.

@@ -1,5 +1,6 @@
 //! Tables, JSON and talk: who reads what, and in colours or not.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -21,6 +22,24 @@ pub struct Printout {
     format: Format,
     terminal: bool,
     colours: bool,
+}
+
+/// Standard output is gone or full; an [`io::Error`] is made of it, of the same kind as its source.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct Unprinted(#[source] io::Error);
+
+/// Says of an error that it is standard output that failed.
+pub(crate) fn unprinted(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Unprinted(error))
+}
+
+/// Whether this is the error of a standard output that nobody reads any more, as `head` leaves it.
+pub(crate) fn is_reader_gone(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| {
+        error.kind() == io::ErrorKind::BrokenPipe
+            && error.get_ref().is_some_and(|inner| inner.is::<Unprinted>())
+    })
 }
 
 /// How a cell is meant.
@@ -131,8 +150,7 @@ impl Printout {
     /// Text on standard output.
     pub fn text(&self, text: impl fmt::Display) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}")?;
-        stdout.flush()
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(unprinted)
     }
 
     /// Talk, on standard error.

@@ -113,3 +113,17 @@ fn a_reader_that_leaves_is_no_reason_to_panic() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!((ended.status.code(), said.as_str()), (Some(1), ""));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_named() {
+    let house = House::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    #[expect(clippy::disallowed_methods, reason = "assert_cmd always reads standard output itself")]
+    let mut umsid = std::process::Command::new(env!("CARGO_BIN_EXE_umsid"));
+    let umsid = umsid.env("UMSID_STATE_DIR", house.state()).arg("exit-codes").stdout(full);
+    let ended = umsid.stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(said.contains("cannot write to standard output") && said.contains("No space left"), "{said}");
+}

@@ -10,3 +10,4 @@ mod back;
 mod crash;
 mod happy;
 mod refusals;
+mod unread;
