@@ -119,8 +119,6 @@ async fn a_journal_that_cannot_be_written_says_no() {
 /// Neither room nor permissions help here.
 #[tokio::test]
 async fn a_damaged_file_is_an_answer_of_its_own() {
-    use std::os::unix::fs::FileExt as _;
-
     let dir = umsid_testkit::scratch();
     let path = dir.path().join("state.db");
     let (journal, log) = begin(&dir).await;
@@ -145,9 +143,8 @@ async fn a_damaged_file_is_an_answer_of_its_own() {
         for rest in ["state.db-wal", "state.db-shm"] {
             let _ = std::fs::remove_file(dir.path().join(rest));
         }
-        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the file");
-        file.set_len(bytes.len() as u64).expect("its length");
-        file.write_all_at(&bytes, 0).expect("written");
+        umsid_common::durable::replace(&path, &bytes, umsid_common::durable::Access::Private)
+            .expect("written");
         let read = async { Journal::open(&path).await?.load(&run).await };
         match read.await.err() {
             Some(error @ JournalError::Damaged { .. }) => {
