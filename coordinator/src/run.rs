@@ -171,6 +171,8 @@ pub async fn turn_back(mut log: RunLog, servers: &[ServerName], crew: &Crew) -> 
     {
         return resume(log, crew).await;
     }
+    // What another run has brought in order since must not be undone by an older one.
+    overtaken(&log, crew).await?;
     let touched = touched(log.state());
     if let Some(other) = servers.iter().find(|server| !touched.contains(server)) {
         let why = format!("the run restored nothing on {other}, or has put it back: it is as it was");

@@ -11,7 +11,7 @@ use super::prepare::lock;
 use super::resume::situation_of;
 use super::runs::{cluster_of, newer_sync, open_journal, run_meant};
 use super::{Context, ask};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::plan::touched;
 use crate::run::RunError;
 
@@ -59,7 +59,11 @@ impl Rollback {
             ));
         }
         if let Some(newer) = newer_sync(&runs, &log.state().plan().cluster, &run) {
-            context.out.say(format_args!("mind: run {newer} came after it"));
+            let what =
+                format!("run {newer} came after {run}: rolling {run} back would undo what that put in order");
+            return Err(exit::Refusal::new(Exit::Failed, what)
+                .remedy(format!("`umsid status {}` shows how the servers stand", log.state().plan().cluster))
+                .into());
         }
         let names: Vec<&str> =
             if servers.is_empty() { &touched } else { &servers }.iter().map(ServerName::as_str).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use umsid_common::name::ServerName;
 use umsid_proto::model::HealthStatus;
 
@@ -217,8 +218,8 @@ fn notes(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<St
     for (server, answer) in &basis.survey.servers {
         let Ok(report) = &answer.report else { continue };
         let inspection = &report.inspection;
-        if let Some(line) = inspection.license.lines().find(|line| line.contains("expirationDate")) {
-            notes.push(format!("{server}: UMS licence {}", line.trim()));
+        if let Some(note) = licence_note(&inspection.license, basis.survey.taken) {
+            notes.push(format!("{server}: {note}"));
         }
         if targets.contains(server) && !is_healthy(basis, server) {
             let status = format!("{:?}", inspection.health.status).to_lowercase();
@@ -239,4 +240,25 @@ fn notes(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<St
         notes.push("no server is restarted: the restored UMS ID is not in use until you restart".to_owned());
     }
     notes
+}
+
+/// How soon the end of a licence is worth a note, in days.
+const LICENCE_ENDS_SOON: i64 = 60;
+
+/// `ums-license state` prints `"expirationDateUTC": "2026-09-07T00:00:00"` (UMS_FACTS §3). A UMS without a valid licence may
+/// not start again (UMS_FACTS §2).
+fn licence_note(license: &str, now: Timestamp) -> Option<String> {
+    let line = license.lines().find(|line| line.contains("expirationDateUTC"))?;
+    let date = line.split('"').find(|part| part.starts_with(|c: char| c.is_ascii_digit()))?;
+    let ends: jiff::civil::DateTime = date.trim_end_matches('Z').parse().ok()?;
+    let days = ends.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().duration_since(now).as_hours() / 24;
+    if days > LICENCE_ENDS_SOON {
+        return None;
+    }
+    let day = ends.date();
+    Some(if days < 0 {
+        format!("its UMS licence ended on {day}: it may not start again")
+    } else {
+        format!("its UMS licence ends on {day}, in {days} days")
+    })
 }

@@ -250,3 +250,21 @@ fn a_plan_comes_back_from_its_file_with_the_same_digest() {
     let back: Plan = serde_json::from_str(&text).expect("a plan");
     assert_eq!((back.digest(), &back), (plan.digest(), &plan));
 }
+
+#[test]
+fn a_licence_is_noted_only_when_it_ends_soon() {
+    let note = |date: &str| {
+        let mut stage = three();
+        stage.survey.taken = "2026-11-22T20:00:00Z".parse().expect("a time");
+        stage.inspection("ums1").license =
+            format!("\"unlimited\": \"false\"\n\"expirationDateUTC\": \"{date}\"");
+        planned(&stage, &Request::sync()).0.notes.join("; ")
+    };
+    assert_eq!(note("2046-01-01T00:00:00"), "");
+    assert_eq!(note("2026-12-01T00:00:00"), "ums1: its UMS licence ends on 2026-12-01, in 8 days");
+    assert_eq!(
+        note("2026-11-01T00:00:00"),
+        "ums1: its UMS licence ended on 2026-11-01: it may not start again"
+    );
+    assert_eq!(note("soon"), "");
+}

@@ -121,14 +121,15 @@ impl Demo {
 
     fn perform(&self, stage: &mut Stage) -> anyhow::Result<Told> {
         let lab = self.raise(stage)?;
-        stage.umsid(&["init", "--name", "demo"]).read(&[0])?;
+        stage.umsid(&["init", "--name", "demo"]).read_quietly()?;
         for server in &lab.servers {
             stage.enrol(server)?;
         }
         let before = self.status(stage, &[3])?;
         if self.output == Output::Table {
-            stage.heading(&["plan", CLUSTER])?;
-            ensure!(stage.umsid(&["plan", CLUSTER]).show()? == 0, "umsid plan failed");
+            let plan = ["plan", CLUSTER, "--settle", "0"];
+            stage.heading(&plan)?;
+            ensure!(stage.umsid(&plan).show()? == 0, "umsid plan failed");
         }
         let run = self.synchronize(stage)?;
         let after = self.status(stage, &[0])?;
@@ -207,7 +208,7 @@ impl Stage {
             let host = format!("127.0.0.1:{port}");
             let enroll =
                 ["enroll", &host, "--name", &server.name, "--cluster", CLUSTER, "--site", &server.site];
-            self.umsid(&[&enroll[..], &["--code", &code]].concat()).read(&[0])
+            self.umsid(&[&enroll[..], &["--code", &code]].concat()).read_quietly()
         });
         if let Err(error) = code {
             let _ = waiting.kill();
@@ -249,10 +250,10 @@ impl Stage {
             "\nThe lab is still up. Go on by hand:\n\n  \
              export PATH=\"{binaries}:$PATH\" UMSID_STATE_DIR={dir}/umsid\n  \
              umsid status\n  \
-             umsid-lab break ums2 --dir {dir}/lab      put a server out of sync again\n  \
+             umsid-lab break ums2 --dir {dir}/lab      # put a server out of sync again\n  \
              umsid sync --settle 0\n  \
              umsid runs\n  \
-             umsid-lab set --help                      let the UMS misbehave\n  \
+             umsid-lab set --help                      # let the UMS misbehave\n  \
              umsid-agent --config {dir}/ums1.toml doctor\n\n\
              and end it with:\n\n  cargo demo --end {dir}\n"
         ));

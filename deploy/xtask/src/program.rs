@@ -105,6 +105,14 @@ impl Program {
         }
     }
 
+    /// Runs it and shows what it says only if it fails.
+    pub(crate) fn read_quietly(mut self) -> anyhow::Result<String> {
+        let output = self.command.output().with_context(|| format!("cannot run {}", self.line))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} failed: {}", self.line, said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Starts it in a process group of its own, so that Ctrl-C at our terminal does not reach it; what it says goes to
     /// this file.
     pub(crate) fn start(mut self, log: &Path) -> anyhow::Result<Child> {
