@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use umsid_proto::model::{Evidence, Label, RawOutput};
 
 use crate::config::Config;
+use crate::state::damage;
 use crate::ums::identity;
 use crate::ums::local::LocalUms;
 use crate::ums::{Findings, Ums as _};
@@ -66,7 +67,12 @@ pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<
     if left_overs.is_empty() {
         lines.say("short-lived files", "none")?;
     }
+    let damaged = damage::damaged(&config.state_dir);
     lines.title("problems")?;
+    for error in &damaged {
+        lines.say("state", &format!("the agent does not start: {}", chain(error)))?;
+        lines.say("what to do", &error.remedy().unwrap_or_default())?;
+    }
     for problem in &findings.problems {
         lines.block(problem)?;
     }
@@ -74,10 +80,10 @@ pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<
     for what in &missing {
         lines.say("needed", what)?;
     }
-    if missing.is_empty() && findings.problems.is_empty() {
+    if missing.is_empty() && damaged.is_empty() && findings.problems.is_empty() {
         lines.say("problems", "none")?;
     }
-    Ok(missing.is_empty())
+    Ok(missing.is_empty() && damaged.is_empty())
 }
 
 fn show_ids<W: Write>(lines: &mut Lines<'_, W>, findings: &Findings) -> io::Result<()> {

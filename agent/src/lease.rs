@@ -4,7 +4,7 @@
 //! on disk before it is told. After a restart of the agent a lease counts as live for its whole time again: how long
 //! the agent was away, its own clock cannot say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use umsid_common::name::RunId;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{LeaseRef, LeaseState};
 
-use crate::state::{StateError, read_json};
+use crate::state::{StateError, damage, read_json};
 
 /// What a run asks for.
 #[derive(Clone, Debug)]
@@ -91,6 +91,11 @@ impl Held {
     fn ttl(&self) -> Duration {
         Duration::from_millis(self.ttl_ms)
     }
+}
+
+/// What is wrong with this file of a lease, if it is there.
+pub(crate) fn damage(path: &Path) -> Option<StateError> {
+    damage::of::<Book>(path)
 }
 
 /// A moment on both clocks: the monotonic one decides, the other is for people.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use umsid_agent::enroll::{Enrolling, Options};
+use umsid_agent::state::StateError;
 use umsid_agent::ums::local::LocalUms;
 use umsid_agent::{Agent, Config};
 use umsid_common::telemetry::{self, LogFormat};
@@ -63,12 +64,16 @@ fn main() -> ExitCode {
 fn tell(error: &(dyn Error + 'static)) -> std::io::Result<()> {
     let mut out = std::io::stderr().lock();
     writeln!(out, "umsid-agent: {error}")?;
-    let mut source = error.source();
-    while let Some(cause) = source {
-        writeln!(out, "  because: {cause}")?;
-        source = cause.source();
+    let mut remedy = None;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        remedy = remedy.or_else(|| error.downcast_ref::<StateError>()?.remedy());
+        cause = error.source();
+        if let Some(cause) = cause {
+            writeln!(out, "  because: {cause}")?;
+        }
     }
-    Ok(())
+    remedy.map_or(Ok(()), |remedy| writeln!(out, "  what to do: {remedy}"))
 }
 
 fn begin(cli: &Cli) -> anyhow::Result<()> {

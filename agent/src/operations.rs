@@ -10,7 +10,7 @@
 //! [`recovery`] finds out what is true, and until that is known nothing new is begun.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use umsid_proto::model::{
 
 use crate::host::Host;
 use crate::lease::Engaged;
-use crate::state::StateError;
+use crate::state::{StateError, damage};
 use crate::ums::Failed;
 
 mod backup;
@@ -55,6 +55,11 @@ struct Desk {
     /// What is going on; new operations are refused meanwhile.
     current: Option<String>,
     closing: bool,
+}
+
+/// What is wrong with the records in this directory.
+pub(crate) fn damage(dir: &Path) -> Vec<StateError> {
+    damage::within::<OperationId, Record>(dir)
 }
 
 impl Operations {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use umsid_common::name::RunId;
 use umsid_proto::failure::{Code, Failure};
 
 use crate::host::{blocking, disk};
-use crate::state::{StateError, read_json};
+use crate::state::{StateError, damage, read_json};
 
 /// What a sealed file may have over the backup in it: headers, manifest, signature.
 const OVERHEAD: u64 = 1 << 20;
@@ -35,6 +35,11 @@ struct Note {
     run: RunId,
     origin: Origin,
     size: u64,
+}
+
+/// What is wrong with the notes in this directory.
+pub(crate) fn damage(dir: &Path) -> Vec<StateError> {
+    damage::within::<Digest, Note>(dir)
 }
 
 /// Where a file in the spool comes from.

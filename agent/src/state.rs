@@ -15,6 +15,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::exec;
 
+pub(crate) mod damage;
+
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

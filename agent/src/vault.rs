@@ -15,7 +15,7 @@ use umsid_common::seal::{self, Manifest, Opened, SealError, SealKey, Trust};
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::SafetyBackup;
 
-use crate::state::{Enrolment, StateError, read_json};
+use crate::state::{Enrolment, StateError, damage, read_json};
 
 /// How many safety backups are kept at least.
 const KEPT: usize = 10;
@@ -67,6 +67,11 @@ impl From<VaultError> for Failure {
 #[derive(Default, Serialize, Deserialize)]
 struct GoodSync {
     at: Option<Timestamp>,
+}
+
+/// What is wrong with the mark of a vault in this directory, if it is there.
+pub(crate) fn damage(dir: &Path) -> Option<StateError> {
+    damage::of::<GoodSync>(&dir.join("good-sync.json"))
 }
 
 struct Shelf {

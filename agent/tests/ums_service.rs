@@ -9,6 +9,7 @@ use umsid_agent::config::Config;
 use umsid_agent::service::systemd::Shown;
 use umsid_agent::ums::local::LocalUms;
 use umsid_agent::ums::{Failed, Running, Ums as _};
+use umsid_common::durable::{self, Access};
 use umsid_lab::{Lab, Options, Server};
 use umsid_proto::failure::Code;
 use umsid_proto::model::{HealthStatus, ServiceStatus};
@@ -255,6 +256,14 @@ async fn the_doctor_shows_what_there_is_and_what_is_missing() {
     ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
+
+    let lease = config.state_dir.join("lease.json");
+    durable::replace(&lease, b"{", Access::Private).unwrap();
+    let mut out = Vec::new();
+    assert!(!umsid_agent::doctor::show(&config, &mut out).await.unwrap(), "the agent would not start");
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("lease.json is damaged") && text.contains("what to do"), "{text}");
+    std::fs::remove_file(&lease).unwrap();
 
     config.ums.umsadmin_cli =
         Some(umsid_agent::config::CommandLine::program(Path::new("/nonexistent/umsadmin-cli")));

@@ -1,11 +1,16 @@
+use std::path::Path;
+
+use umsid_agent::config::CommandLine;
+use umsid_agent::exec::{Program, Rules};
 use umsid_agent::server::StartError;
 use umsid_agent::state::StateError;
+use umsid_common::digest::Digest;
 use umsid_common::durable::{self, Access};
 use umsid_common::tls::TlsError;
 use umsid_proto::wire;
-use umsid_testkit::Ca;
+use umsid_testkit::{Ca, scratch};
 
-use crate::house::{Person, Server, step};
+use crate::house::{Person, SOON, Server, step};
 
 fn text_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -63,6 +68,57 @@ async fn damaged_is_not_absent() {
         }
     }
     server.start().await.kill().await;
+}
+
+/// What is told of a damaged file: by a start, and by `umsid-agent doctor`.
+#[tokio::test]
+async fn whoever_meets_damage_is_told_what_to_do() {
+    let server = Server::new(&Ca::new("test"), "ums1", "own-id");
+    server.start().await.kill().await;
+    let config = scratch();
+    let config = config.path().join("agent.toml");
+    let text = format!("state_dir = \"{}\"\nlisten = \"127.0.0.1:0\"\n", server.dir.path().display());
+    durable::replace(&config, text.as_bytes(), Access::Private).unwrap();
+    let doctor = async || {
+        let mut out = Vec::new();
+        umsid_agent::doctor::show(&server.config, &mut out).await.unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let agent = CommandLine::program(Path::new(env!("CARGO_BIN_EXE_umsid-agent")));
+    let agent = agent.with(["--config", &config.to_string_lossy(), "run"]);
+    let rules = Rules::of(&server.config);
+    let digest = Digest::of(b"x");
+    let cases = [
+        ("lease.json".to_owned(), "no run is at work"),
+        ("vault/good-sync.json".into(), "No safety backup is lost"),
+        (format!("operations/{}.json", step(1)), "is not known then"),
+        (format!("spool/{digest}.json"), "has to be begun anew"),
+    ];
+    let well = doctor().await;
+    assert!(!well.contains("does not start"), "{well}");
+    // A note without its file would be swept.
+    let sealed = server.dir.path().join(format!("spool/{digest}.age"));
+    for (name, cost) in &cases {
+        let path = server.dir.path().join(name);
+        durable::replace(&path, b"{\"half\": ", Access::Private).unwrap();
+        durable::replace(&sealed, b"x", Access::Private).unwrap();
+        let agent = Program::new(agent.clone(), &rules, SOON).run().await.unwrap();
+        let said = agent.raw.stderr;
+        let told = "what to do: ";
+        assert!(agent.raw.status == Some(1) && said.contains(told) && said.contains(cost), "{name}: {said}");
+        // Only what is damaged is to be moved away.
+        assert!(said.contains(&format!("move {}", path.display())) || said.contains("then move"), "{said}");
+        std::fs::remove_file(&path).unwrap();
+    }
+    for (name, _) in &cases {
+        durable::replace(&server.dir.path().join(name), b"{\"half\": ", Access::Private).unwrap();
+    }
+    durable::replace(&sealed, b"x", Access::Private).unwrap();
+    let said = doctor().await;
+    for (name, cost) in &cases {
+        assert!(said.contains(name) && said.contains(cost), "{name}: {said}");
+    }
+    assert!(sealed.exists(), "the doctor changes nothing");
 }
 
 #[tokio::test]
