@@ -129,7 +129,7 @@ async fn enroll(config: &Config, options: &Options) -> anyhow::Result<()> {
     }
     let me = enrolling.complete(stop).await?;
     writeln!(talk, "Enrolled as {}.", me.identity())?;
-    writeln!(talk, "Start the agent now: `systemctl enable --now umsid-agent`, or `umsid-agent run`.")?;
+    writeln!(talk, "Start the agent now: `umsid-agent run`, or as a service of this host.")?;
     Ok(())
 }
 
