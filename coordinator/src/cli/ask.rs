@@ -1,12 +1,11 @@
 //! What only a person knows: passphrases, pairing codes, a yes.
 
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, BufRead, IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
 use anyhow::Context as _;
 use clap::Args;
-use dialoguer::console::{Key, Term};
 use zeroize::Zeroizing;
 
 use crate::authority::Authority;
@@ -97,70 +96,62 @@ pub fn yes(given: bool, question: &str) -> anyhow::Result<bool> {
     if given {
         return Ok(true);
     }
-    let terminal = Term::stderr();
-    if !io::stdin().is_terminal() || !terminal.is_term() {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Refusal::new(Exit::Usage, format!("{question} There is no terminal to ask on"))
             .remedy("say --yes if you mean it")
             .into());
     }
-    terminal.write_str(&format!("{question} [y/N] ")).context("cannot ask on the terminal")?;
-    // A key at a time, and raw: Ctrl-C is a key like any other, the terminal is put back before anything is decided.
-    let answer = answered(|| terminal.read_key_raw());
-    let shown = if matches!(answer, Ok(true)) { "yes" } else { "no" };
-    terminal.write_line(shown).context("cannot ask on the terminal")?;
-    answer
+    // A whole line, as the terminal gives it: one key too many does not restart servers, and Ctrl-C ends us as always.
+    answered(question, &mut io::stdin().lock(), &mut io::stderr().lock())
+        .context("cannot ask on the terminal")
 }
 
-/// The first key that is an answer; the end of input is a no.
-fn answered(mut key: impl FnMut() -> io::Result<Key>) -> anyhow::Result<bool> {
-    loop {
-        match key() {
-            Ok(Key::Char('y' | 'Y')) => return Ok(true),
-            // Ctrl-D
-            Ok(Key::Char('n' | 'N' | '\u{4}') | Key::Enter | Key::Escape) => return Ok(false),
-            Ok(Key::CtrlC) => {
-                return Err(Refusal::new(
-                    Exit::Interrupted,
-                    "interrupted at the question; nothing was changed",
-                )
-                .into());
-            }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(anyhow::Error::new(error).context("cannot ask on the terminal")),
-            Ok(_) => {}
+/// How often an answer that is neither yes nor no is asked again.
+const TRIES: usize = 3;
+
+/// Only `y` and `yes` are a yes; the end of input is a no.
+fn answered(question: &str, answers: &mut impl BufRead, out: &mut impl Write) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        write!(out, "{question} [y/N] ")?;
+        out.flush()?;
+        let mut line = String::new();
+        if answers.take(LONGEST).read_line(&mut line)? == 0 {
+            writeln!(out)?;
+            return Ok(false);
+        }
+        match line.trim().to_lowercase().as_str() {
+            "y" | "yes" => return Ok(true),
+            "" | "n" | "no" => return Ok(false),
+            _ => writeln!(out, "please answer yes or no")?,
         }
     }
+    Ok(false)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(keys: &[Key]) -> anyhow::Result<bool> {
-        let mut keys = keys.iter().cloned();
-        answered(|| keys.next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+    fn answer(typed: &str) -> (bool, String) {
+        let mut out = Vec::new();
+        let yes = answered("Sure?", &mut typed.as_bytes(), &mut out).unwrap();
+        (yes, String::from_utf8(out).unwrap())
     }
 
     #[test]
-    fn only_y_is_a_yes_and_the_end_of_input_a_no() {
-        for (keys, yes) in [
-            (&[Key::Char('y')][..], true),
-            (&[Key::Char('x'), Key::ArrowUp, Key::Char('Y')], true),
-            (&[Key::Char('n'), Key::Char('y')], false),
-            (&[Key::Enter, Key::Char('y')], false),
-            (&[Key::Escape], false),
-            (&[Key::Char('\u{4}'), Key::Char('y')], false),
-            (&[Key::Char('x')], false),
+    fn only_a_line_that_says_yes_is_a_yes() {
+        for (typed, yes) in [
+            ("y\n", true),
+            (" YES \n", true),
+            ("\n", false),
+            ("n\ny\n", false),
+            ("", false),
+            ("maybe\n", false),
+            ("maybe\nyes\n", true),
+            ("sync\numsid sync\nyy\ny\n", false),
         ] {
-            assert_eq!(answer(keys).unwrap(), yes, "{keys:?}");
+            assert_eq!(answer(typed).0, yes, "{typed:?}");
         }
-    }
-
-    #[test]
-    fn ctrl_c_at_the_question_ends_as_an_interruption() {
-        let error = answer(&[Key::CtrlC, Key::Char('y')]).unwrap_err();
-        assert_eq!(crate::exit::of(&error), Exit::Interrupted);
-        let error = answered(|| Err(io::ErrorKind::Other.into())).unwrap_err();
-        assert_eq!(crate::exit::of(&error), Exit::Failed);
+        assert_eq!(answer("maybe\nno\n").1, "Sure? [y/N] please answer yes or no\nSure? [y/N] ");
     }
 }
