@@ -10,4 +10,5 @@ mod back;
 mod crash;
 mod happy;
 mod refusals;
+mod standstill;
 mod unread;
