@@ -4,8 +4,18 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use comfy_table::{Color, ContentArrangement, Table, presets};
+use comfy_table::{Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
+use dialoguer::console::{Term, measure_text_width};
 use serde::Serialize;
+
+/// The columns of all tables that may be wrapped on a terminal; no word of any other is ever broken.
+const WRAPPED: &[&str] = &["DETAIL", "EVIDENCE", "FOUND", "PROOF", "REMARKS", "WHAT", "WHY"];
+
+/// A wrapped column is not made narrower than this, its padding included.
+const NARROWEST: usize = 24;
+
+/// Blanks on both sides of what is in a cell.
+const PADDING: usize = 2;
 
 /// What is printed on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +32,8 @@ pub struct Printout {
     format: Format,
     terminal: bool,
     colours: bool,
+    /// Of the terminal, in columns; elsewhere a row is a line.
+    width: Option<u16>,
 }
 
 /// Standard output is gone or full; an [`io::Error`] is made of it, of the same kind as its source.
@@ -86,7 +98,9 @@ impl Printout {
         let terminal = io::stdout().is_terminal();
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { format, terminal, colours: terminal && !set("NO_COLOR") && !dumb }
+        let size = if terminal { Term::stdout().size_checked() } else { None };
+        let width = size.map(|(_, columns)| columns).filter(|columns| *columns > 0);
+        Self { format, terminal, colours: terminal && !set("NO_COLOR") && !dumb, width }
     }
 
     /// Which format.
@@ -109,18 +123,59 @@ impl Printout {
         self.text(self.rendered(header, rows))
     }
 
-    /// The same as text.
+    /// The same, but a terminal that is too narrow for it gets fewer columns: without those named, the first first.
+    pub fn table_without(
+        &self,
+        header: &[&str],
+        rows: Vec<Vec<Cell>>,
+        dispensable: &[&str],
+    ) -> io::Result<()> {
+        let (text, left_out) = self.fitted(header, rows, dispensable);
+        self.text(text)?;
+        if !left_out.is_empty() {
+            self.say(format_args!("columns left out to fit: {}; -o json has all", left_out.join(", ")));
+        }
+        Ok(())
+    }
+
+    fn fitted<'a>(
+        &self,
+        header: &[&str],
+        mut rows: Vec<Vec<Cell>>,
+        dispensable: &[&'a str],
+    ) -> (String, Vec<&'a str>) {
+        let (mut header, mut left_out) = (header.to_vec(), Vec::new());
+        for title in dispensable {
+            if self.width.is_none_or(|width| narrowest(&header, &rows) <= usize::from(width)) {
+                break;
+            }
+            let Some(at) = header.iter().position(|other| other == title) else { continue };
+            header.remove(at);
+            for row in &mut rows {
+                row.remove(at);
+            }
+            left_out.push(*title);
+        }
+        (self.rendered(&header, rows), left_out)
+    }
+
+    /// A table as text.
     pub fn rendered(&self, header: &[&str], rows: Vec<Vec<Cell>>) -> String {
+        let widest: Vec<usize> = (0..header.len()).map(|at| content_width(header, &rows, at)).collect();
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(header.to_vec());
+        table.force_no_tty();
         if self.colours {
             table.enforce_styling();
-        } else {
-            table.force_no_tty();
         }
-        let arrangement =
-            if self.terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-        table.set_content_arrangement(arrangement);
+        match self.width {
+            Some(width) => {
+                table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            }
+            None => {
+                table.set_content_arrangement(ContentArrangement::Disabled);
+            }
+        }
         for row in rows {
             table.add_row(row.into_iter().map(|cell| {
                 let shown = comfy_table::Cell::new(cell.text);
@@ -131,6 +186,14 @@ impl Printout {
                     Tone::Bad => shown.fg(Color::Red),
                 }
             }));
+        }
+        for ((column, title), widest) in table.column_iter_mut().zip(header).zip(widest) {
+            let narrowest = u16::try_from(NARROWEST).unwrap_or(u16::MAX);
+            column.set_constraint(if WRAPPED.contains(title) && widest + PADDING > NARROWEST {
+                ColumnConstraint::LowerBoundary(Width::Fixed(narrowest))
+            } else {
+                ColumnConstraint::ContentWidth
+            });
         }
         table.trim_fmt()
     }
@@ -157,5 +220,74 @@ impl Printout {
     pub fn say(&self, text: impl fmt::Display) {
         // With standard error gone there is nobody to talk to.
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+/// How wide the longest line of a column is.
+fn content_width(header: &[&str], rows: &[Vec<Cell>], at: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.get(at)).flat_map(|cell| cell.text.lines());
+    cells.chain(header.get(at).copied()).map(measure_text_width).max().unwrap_or_default()
+}
+
+/// How wide a terminal must be that no word has to be broken.
+fn narrowest(header: &[&str], rows: &[Vec<Cell>]) -> usize {
+    let column = |(at, title): (usize, &&str)| {
+        let width = content_width(header, rows, at) + PADDING;
+        if WRAPPED.contains(title) { width.min(NARROWEST) } else { width }
+    };
+    header.iter().enumerate().map(column).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &[&str] = &["SERVER", "STATE", "EVIDENCE", "CLOCK", "UNTIL"];
+
+    fn rows() -> Vec<Vec<Cell>> {
+        let evidence = "the file is the one of the Main server, byte for byte, by its digest";
+        [
+            ["ums1", "main", evidence, "0.0 s", "2027-01-01"],
+            ["ums2", "not-in-sync", "-", "+0.3 s", "2027-01-01"],
+        ]
+        .map(|row| row.map(Cell::plain).to_vec())
+        .to_vec()
+    }
+
+    fn out(width: Option<u16>, colours: bool) -> Printout {
+        Printout { format: Format::Table, terminal: width.is_some(), colours, width }
+    }
+
+    #[test]
+    fn only_free_text_is_wrapped_whatever_the_width() {
+        for width in [20, 60, 80] {
+            let text = out(Some(width), false).rendered(HEADER, rows());
+            for whole in ["SERVER", "not-in-sync", "2027-01-01", "+0.3 s", "the file is"] {
+                assert!(text.contains(whole), "{width}: {text}");
+            }
+            assert!(!text.contains("by its digest  "), "it is wrapped at {width}: {text}");
+        }
+        let text = out(None, false).rendered(HEADER, rows());
+        assert_eq!(text.lines().count(), 3, "a row is a line where there is no terminal: {text}");
+    }
+
+    #[test]
+    fn a_terminal_without_colours_is_fitted_all_the_same() {
+        let text = out(Some(70), false).rendered(HEADER, rows());
+        assert!(text.lines().all(|line| line.len() <= 70), "{text}");
+        assert!(!text.contains('\u{1b}'));
+        assert!(text.lines().count() > 3, "{text}");
+    }
+
+    #[test]
+    fn columns_are_left_out_only_as_far_as_needed() {
+        let left_out = |width| out(width, false).fitted(HEADER, rows(), &["UNTIL", "CLOCK"]).1;
+        assert!(left_out(None).is_empty());
+        assert!(left_out(Some(80)).is_empty());
+        assert_eq!(left_out(Some(60)), ["UNTIL"]);
+        assert_eq!(left_out(Some(30)), ["UNTIL", "CLOCK"]);
+        let (text, _) = out(Some(60), false).fitted(HEADER, rows(), &["UNTIL", "CLOCK"]);
+        assert!(!text.contains("2027") && text.contains("+0.3 s"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 60), "{text}");
     }
 }

@@ -40,6 +40,19 @@ enum Show {
     },
 }
 
+/// How much of the reason why a run stands still is on the list, in characters; `runs show` has all of it.
+const LONGEST_WHY: usize = 100;
+
+/// Text on one line of at most so many characters.
+pub(super) fn one_line(text: &str, longest: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= longest {
+        return line;
+    }
+    let start: String = line.chars().take(longest.saturating_sub(1)).collect();
+    format!("{}…", start.trim_end())
+}
+
 /// The journal of this state directory.
 pub(super) async fn open_journal(context: &Context) -> Result<Journal, JournalError> {
     Journal::open(&context.home.database_path()).await
@@ -144,21 +157,24 @@ impl Runs {
                     ("ended", how @ ("synchronized" | "done")) => (how, Tone::Good),
                     ("ended", how) => (how, Tone::Doubtful),
                     ("halted", _) => ("halted", Tone::Bad),
-                    (_, _) => ("open: going on, or its umsid died", Tone::Bad),
+                    (_, _) => ("open", Tone::Bad),
                 };
-                let detail = if entry.standing == "halted" { entry.detail } else { "" };
+                let why = match entry.standing {
+                    "halted" => one_line(entry.detail, LONGEST_WHY),
+                    "open" => "going on, or its umsid died".to_owned(),
+                    _ => String::new(),
+                };
                 vec![
                     Cell::plain(entry.run),
                     Cell::plain(entry.cluster),
                     Cell::plain(entry.kind),
                     Cell::plain(entry.begun.strftime("%Y-%m-%d %H:%M:%S")),
                     Cell::new(standing, tone),
-                    Cell::plain(detail),
+                    Cell::plain(why),
                 ]
             });
-            context
-                .out
-                .table(&["RUN", "CLUSTER", "KIND", "BEGUN (UTC)", "STANDING", "WHY"], rows.collect())?;
+            let header = ["RUN", "CLUSTER", "KIND", "BEGUN (UTC)", "STANDING", "WHY"];
+            context.out.table_without(&header, rows.collect(), &["BEGUN (UTC)"])?;
         }
         Ok(Exit::Success)
     }

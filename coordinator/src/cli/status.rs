@@ -103,7 +103,11 @@ impl Status {
             let all_in_sync = clusters.iter().all(|cluster| cluster.all_in_sync);
             context.out.json(&Document { all_in_sync, clusters })?;
         } else {
-            context.out.table(HEADER, all.iter().flat_map(Seen::rows).collect())?;
+            let mut dispensable = vec!["CERTIFICATE", "CLOCK", "UMS", "SERVICE"];
+            if all.len() == 1 {
+                dispensable.push("CLUSTER");
+            }
+            context.out.table_without(HEADER, all.iter().flat_map(Seen::rows).collect(), &dispensable)?;
             for seen in &all {
                 seen.explain(context, self.raw)?;
             }

@@ -22,7 +22,7 @@ fn killed_while(doing: &str, server: &str) {
         .exits(8)
         .says("its umsid was stopped in the middle")
         .says(&format!("umsid resume {run}"));
-    place.umsid(&["runs"]).exits(0).shows("open: going on, or its umsid died");
+    place.umsid(&["runs"]).exits(0).shows("going on, or its umsid died");
 
     let report = place.umsid(&["resume", "-o", "json"]).exits(0).report();
     assert_eq!(report["outcome"], "synchronized", "{report:#}");

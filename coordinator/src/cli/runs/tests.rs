@@ -59,3 +59,11 @@ fn a_run_that_a_newer_sync_came_after_is_not_resumed() {
     let runs = [run(NEW, "b", "sync", ended()), run(OLD, "a", "sync", halted())];
     assert_eq!(unfinished(&runs).unwrap().as_str(), OLD);
 }
+
+#[test]
+fn a_long_reason_is_one_line_on_the_list() {
+    assert_eq!(one_line("it broke:\n  no room", 100), "it broke: no room");
+    assert_eq!(one_line("äöü äöü", 7), "äöü äöü");
+    assert_eq!(one_line("äöü äöü", 5), "äöü…");
+    assert_eq!(one_line(&"x".repeat(300), 100).chars().count(), 100);
+}
