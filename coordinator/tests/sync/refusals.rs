@@ -110,7 +110,7 @@ fn a_locked_cluster_is_left_alone_and_the_holder_named() {
     place.umsid_of(&twin, &["backup"]).exits(0);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     std::fs::set_permissions(to, std::fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

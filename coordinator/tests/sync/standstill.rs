@@ -1,6 +1,7 @@
 //! What happens while a run stands still.
 
 use crate::place::{CLUSTER, Place};
+use crate::refusals::copy;
 
 const SYNC: [&str; 5] = ["sync", CLUSTER, "--yes", "--settle", "0"];
 
@@ -38,6 +39,19 @@ fn a_run_that_another_has_overtaken_is_neither_resumed_nor_rolled_back() {
         let arguments: &[&str] = if verb == "resume" { &[verb, &run] } else { &[verb, &run, "--yes"] };
         place.umsid(arguments).exits(1).says("came after");
     }
+    assert_eq!((place.fingerprint("ums3"), place.starts()), (truth, starts));
+}
+
+#[test]
+fn so_is_one_overtaken_from_another_machine_by_what_the_agents_remember() {
+    let place = halted();
+    let twin = place.dir.path().join("twin");
+    copy(&place.state(), &twin);
+    place.umsid_of(&twin, &["rollback", "2", "--yes"]).exits(0);
+    place.umsid_of(&twin, &SYNC).exits(0);
+    let (truth, starts) = (place.fingerprint("ums3"), place.starts());
+    place.umsid(&["resume"]).exits(8).says("has been at work on");
+    place.umsid(&["rollback", "2", "--yes"]).exits(8).says("has been at work on");
     assert_eq!((place.fingerprint("ums3"), place.starts()), (truth, starts));
 }
 
