@@ -12,15 +12,17 @@ use crate::wire;
 
 mod inspection;
 mod operation;
+mod ums_ids;
 
 pub use inspection::{
-    CertificateSeen, Disk, Evidence, EvidenceSource, Health, HealthStatus, Inspection, Label, LeaseState,
-    RawOutput, SafetyBackup, Service, ServiceProcess, ServiceStatus, UmsIds,
+    Disk, Health, HealthStatus, Inspection, LeaseState, RawOutput, SafetyBackup, Service, ServiceProcess,
+    ServiceStatus,
 };
 pub use operation::{
     Action, Effect, Handover, LeaseRef, Operation, OperationState, Outcome, Phase, Progress, RestoreSource,
     Success, Trouble,
 };
+pub use ums_ids::{CertificateSeen, Evidence, EvidenceSource, Label, UmsIds};
 
 /// A wire message that means nothing: which field, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
