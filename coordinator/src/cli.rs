@@ -225,3 +225,8 @@ fn first_certificate(pem: &str) -> Option<Vec<u8>> {
 pub(crate) fn day(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%d").to_string()
 }
+
+/// As `1 server`, `2 servers`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}

@@ -7,7 +7,7 @@ use umsid_common::tls::{Credentials, Tls};
 use umsid_proto::PROTOCOL;
 
 use super::printout::{Cell, Tone};
-use super::{Context, Format, day};
+use super::{Context, Format, count, day};
 use crate::agents::{Agent, AgentError, Agents};
 use crate::authority::Authority;
 use crate::exit::{self, Exit};
@@ -103,7 +103,7 @@ async fn examine(context: &Context) -> Vec<Finding> {
             findings.push(if servers == 0 {
                 warn("inventory", "no server is enrolled", "`umsid enroll` enrols one")
             } else {
-                ok("inventory", format!("{servers} servers in {clusters} clusters"))
+                ok("inventory", format!("{} in {}", count(servers, "server"), count(clusters, "cluster")))
             });
             Some(inventory)
         }

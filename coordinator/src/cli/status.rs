@@ -1,5 +1,7 @@
 //! `umsid status`
 
+use std::io::IsTerminal as _;
+
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,6 +18,10 @@ use crate::exit::{Exit, Refusal};
 use crate::inventory::{Cluster, Inventory};
 use crate::survey::{self, Assessment, MainServer, Report, Silence, Survey, SyncState};
 
+mod unfinished;
+
+use unfinished::{Unfinished, unfinished};
+
 /// Clocks of one installation differ by at most a minute (UMS_FACTS §6).
 const LARGEST_SKEW_MS: i64 = 60_000;
 
@@ -28,7 +34,8 @@ Examples:
   umsid status --all -o json
   umsid status hamburg --raw    with all that umsadmin-cli printed
 
-Exit code 0 only if every server of every cluster asked about is known to be in sync; 3 if not, or if it is not known.")]
+Exit code 0 only if every server of every cluster asked about is known to be in sync; 3 if not, if it is not known, or
+while a run that has restored servers is not over.")]
 pub(super) struct Status {
     /// Which clusters [default: the only one there is]
     #[arg(value_name = "CLUSTER", conflicts_with = "all")]
@@ -58,6 +65,7 @@ struct ClusterDocument<'a> {
     trouble: Option<String>,
     remedy: Option<&'a str>,
     servers: Vec<ServerDocument<'a>>,
+    unfinished_runs: &'a [Unfinished],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -86,6 +94,7 @@ struct Seen {
     cluster: Cluster,
     survey: Survey,
     assessment: Assessment,
+    unfinished: Vec<Unfinished>,
 }
 
 impl Status {
@@ -94,6 +103,7 @@ impl Status {
         let wanted = self.wanted(&inventory)?;
         let authority = context.authority()?;
         let agents = context.agents(&inventory, &authority)?;
+        say_how_many(context, &wanted, &inventory);
         let mut all = Vec::new();
         for name in wanted {
             all.push(see(context, &agents, &authority, &name, inventory.cluster(&name)?).await);
@@ -113,7 +123,8 @@ impl Status {
             }
         }
         let in_sync = all.iter().all(|seen| seen.assessment.all_in_sync());
-        Ok(if in_sync { Exit::Success } else { Exit::NotInSync })
+        let halfway = all.iter().flat_map(|seen| &seen.unfinished).any(|run| run.touched);
+        Ok(if in_sync && !halfway { Exit::Success } else { Exit::NotInSync })
     }
 
     fn wanted(&self, inventory: &Inventory) -> anyhow::Result<Vec<ClusterName>> {
@@ -141,6 +152,15 @@ impl Status {
     }
 }
 
+/// Agents that do not answer take a while: somebody who waits at a terminal is told what for.
+fn say_how_many(context: &Context, wanted: &[ClusterName], inventory: &Inventory) {
+    if std::io::stderr().is_terminal() {
+        let clusters = wanted.iter().filter_map(|name| inventory.clusters.get(name));
+        let servers: usize = clusters.map(|cluster| cluster.servers.len()).sum();
+        context.out.say(format_args!("asking {}…", super::count(servers, "server")));
+    }
+}
+
 async fn see(
     context: &Context,
     agents: &Agents,
@@ -151,7 +171,8 @@ async fn see(
     let (survey, connections) = survey::take(agents, name, cluster).await;
     tend(context, agents, authority, &connections).await;
     let assessment = survey::assess(&survey, &context.named(name, cluster).await);
-    Seen { cluster: cluster.clone(), survey, assessment }
+    let unfinished = unfinished(context, name).await;
+    Seen { cluster: cluster.clone(), survey, assessment, unfinished }
 }
 
 const HEADER: &[&str] = &[
@@ -219,6 +240,7 @@ impl Seen {
             trouble: trouble.map(ToString::to_string),
             remedy: trouble.map(survey::MainTrouble::remedy),
             servers: self.assessment.servers.iter().map(server).collect(),
+            unfinished_runs: &self.unfinished,
         }
     }
 
@@ -250,9 +272,12 @@ impl Seen {
             "{name}: {} main, {} in sync, {} not in sync, {} unknown",
             counts.main, counts.in_sync, counts.not_in_sync, counts.unknown
         ));
+        for run in &self.unfinished {
+            context.out.say(format_args!("{name}: {run}"));
+        }
         if let Err(trouble) = &self.assessment.main {
             context.out.say(format_args!("{name}: {trouble}\n  what to do: {}", trouble.remedy()));
-        } else if counts.not_in_sync > 0 {
+        } else if counts.not_in_sync > 0 && self.unfinished.is_empty() {
             context.out.say(format_args!(
                 "{name}: `umsid plan {name}` shows what a sync would do, `umsid sync {name}` does it"
             ));
@@ -266,6 +291,11 @@ impl Seen {
                         .say(format_args!("{name}/{server}: no answer\n  what to do: {}", silence.remedy()));
                 }
                 Ok(report) => {
+                    if let Some(trouble) =
+                        trouble(report.inspection.service.status, report.inspection.health.status)
+                    {
+                        context.out.say(format_args!("{name}/{server}: {trouble}"));
+                    }
                     for problem in &report.inspection.problems {
                         context.out.say(format_args!("{name}/{server}: {problem}"));
                     }
@@ -284,6 +314,19 @@ impl Seen {
         }
         Ok(())
     }
+}
+
+/// Why nobody can work with this UMS Server now.
+fn trouble(service: ServiceStatus, health: HealthStatus) -> Option<String> {
+    if service == ServiceStatus::Stopped {
+        return Some("its UMS Server is stopped".to_owned());
+    }
+    let health = match health {
+        HealthStatus::Err => "err",
+        HealthStatus::Unreachable => "unreachable",
+        HealthStatus::Ok | HealthStatus::Warn | HealthStatus::Init => return None,
+    };
+    Some(format!("its UMS Server does not answer (health {health})"))
 }
 
 /// UMS version, service, health, clock, certificate.
@@ -360,6 +403,18 @@ mod tests {
             assert_eq!(skew(ms), told);
         }
         assert!(skew(i64::MIN).starts_with('-'));
+    }
+
+    #[test]
+    fn a_ums_server_nobody_can_work_with_is_spoken_of() {
+        let (running, stopped) = (ServiceStatus::Running, ServiceStatus::Stopped);
+        for health in [HealthStatus::Ok, HealthStatus::Warn, HealthStatus::Init] {
+            assert_eq!(trouble(running, health), None);
+        }
+        let silent = trouble(running, HealthStatus::Unreachable).unwrap();
+        assert_eq!(silent, "its UMS Server does not answer (health unreachable)");
+        assert!(trouble(ServiceStatus::Unknown, HealthStatus::Err).unwrap().contains("(health err)"));
+        assert_eq!(trouble(stopped, HealthStatus::Unreachable).unwrap(), "its UMS Server is stopped");
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn killed_while(doing: &str, server: &str) {
         .says("its umsid was stopped in the middle")
         .says(&format!("umsid resume {run}"));
     place.umsid(&["runs"]).exits(0).shows("going on, or its umsid died");
+    place.umsid(&["status"]).exits(3).says("was begun and never ended").says(&format!("umsid resume {run}"));
 
     let report = place.umsid(&["resume", "-o", "json"]).exits(0).report();
     assert_eq!(report["outcome"], "synchronized", "{report:#}");

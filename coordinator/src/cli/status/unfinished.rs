@@ -1,0 +1,101 @@
+//! Runs of a cluster that were begun and are not over.
+
+use serde::Serialize;
+use umsid_common::name::{ClusterName, RunId};
+
+use crate::cli::Context;
+use crate::cli::runs::{newer_sync, one_line, open_journal};
+use crate::journal::{Journal, JournalError, LastWord};
+use crate::plan::touched;
+
+/// How much of the reason why a run stands still is said, in characters.
+const LONGEST_WHY: usize = 120;
+
+/// A run that is not over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Unfinished {
+    pub(super) run: RunId,
+    /// Why it stands still; `None`: it has no end and no halt on record.
+    pub(super) why: Option<String>,
+    /// A process of this machine carries it out now.
+    pub(super) going_on: bool,
+    /// Servers may not be as they were before it.
+    pub(super) touched: bool,
+}
+
+/// What the journal tells; if it cannot be read, that is said, and looked at with `umsid doctor`.
+pub(super) async fn unfinished(context: &Context, cluster: &ClusterName) -> Vec<Unfinished> {
+    if !context.home.database_path().exists() {
+        return Vec::new();
+    }
+    let read = async { of_journal(&open_journal(context).await?, context, cluster).await };
+    read.await.unwrap_or_else(|error: JournalError| {
+        let error = anyhow::Error::new(error);
+        context.out.say(format_args!("{cluster}: whether a run is unfinished is not known: {error:#}"));
+        Vec::new()
+    })
+}
+
+async fn of_journal(
+    journal: &Journal,
+    context: &Context,
+    cluster: &ClusterName,
+) -> Result<Vec<Unfinished>, JournalError> {
+    let runs = journal.runs().await?;
+    let mut unfinished = Vec::new();
+    for run in runs.iter().filter(|run| run.cluster == *cluster) {
+        let why = match &run.standing {
+            LastWord::Ended(_) => continue,
+            LastWord::Halted(why) => Some(why.clone()),
+            LastWord::Open => None,
+        };
+        if newer_sync(&runs, cluster, &run.run).is_some() {
+            continue;
+        }
+        let touched = match journal.load(&run.run).await {
+            Ok(log) => !touched(log.state()).is_empty(),
+            // Never begun: nothing was done in it.
+            Err(JournalError::Torn(_)) => continue,
+            // What cannot be read is not known to be harmless.
+            Err(JournalError::Corrupt { .. }) => true,
+            Err(error) => return Err(error),
+        };
+        let going_on = why.is_none() && matches!(context.home.lock_cluster(cluster), Ok(None));
+        unfinished.push(Unfinished { run: run.run.clone(), why, going_on, touched });
+    }
+    Ok(unfinished)
+}
+
+impl std::fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let run = &self.run;
+        match &self.why {
+            None if self.going_on => return write!(f, "run {run} is going on; look again when it is over"),
+            None => write!(f, "run {run} was begun and never ended")?,
+            Some(why) => write!(f, "run {run} stands still: {}", one_line(why, LONGEST_WHY))?,
+        }
+        write!(f, " — umsid resume {run}, or umsid rollback {run}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_how_a_run_stands_and_what_to_do() {
+        let run: RunId = "20261122t100000-aaaaaa".parse().unwrap();
+        let mut one = Unfinished { run, why: None, going_on: false, touched: true };
+        assert_eq!(
+            one.to_string(),
+            "run 20261122t100000-aaaaaa was begun and never ended — umsid resume 20261122t100000-aaaaaa, \
+             or umsid rollback 20261122t100000-aaaaaa"
+        );
+        one.going_on = true;
+        assert!(!one.to_string().contains("resume"), "{one}");
+        one.why = Some(format!("no\nroom {}", "x".repeat(500)));
+        let said = one.to_string();
+        assert!(said.starts_with("run 20261122t100000-aaaaaa stands still: no room x"), "{said}");
+        assert!(said.contains("… — umsid resume") && said.len() < 300, "{said}");
+    }
+}
