@@ -201,7 +201,9 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
                 Exit::Failed,
                 "use it as it is (`umsid doctor` examines it), or choose another with --state-dir",
             ),
-            HomeError::Nowhere => (Exit::Usage, "name a directory with --state-dir"),
+            HomeError::Nowhere | HomeError::NoDirectory { .. } => {
+                (Exit::Usage, "name a directory with --state-dir")
+            }
             HomeError::Missing { .. } => {
                 (Exit::Failed, "run `umsid init`, or name the right directory with --state-dir")
             }

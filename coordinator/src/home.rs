@@ -34,6 +34,12 @@ pub enum HomeError {
         /// The directory.
         dir: PathBuf,
     },
+    /// A file is where the directory should be.
+    #[error("{dir} is no directory")]
+    NoDirectory {
+        /// What was given.
+        dir: PathBuf,
+    },
     /// Something is there already.
     #[error("{dir} is in use already: it holds {found}")]
     Occupied {
@@ -108,6 +114,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::Missing`] before `umsid init`; [`HomeError::Directory`] if others have access.
     pub fn open(&self) -> Result<(), HomeError> {
+        self.no_file()?;
         if !self.inventory_path().exists() {
             return Err(HomeError::Missing { dir: self.dir.clone() });
         }
@@ -117,11 +124,19 @@ impl Home {
         Ok(())
     }
 
+    fn no_file(&self) -> Result<(), HomeError> {
+        if self.dir.exists() && !self.dir.is_dir() {
+            return Err(HomeError::NoDirectory { dir: self.dir.clone() });
+        }
+        Ok(())
+    }
+
     /// Makes the directories; refuses where anything is already.
     ///
     /// # Errors
     /// [`HomeError::Occupied`] names what is there.
     pub fn create(&self) -> Result<(), HomeError> {
+        self.no_file()?;
         if let Some(found) = contents(&self.dir) {
             return Err(HomeError::Occupied { dir: self.dir.clone(), found });
         }

@@ -193,7 +193,7 @@ async fn dial(
             });
         }
     };
-    let tcp = connect_tcp(&addresses, until).await;
+    let tcp = connect_tcp(address, &addresses, until).await;
     let tcp = tcp.map_err(unreachable)?;
 
     let connecting = TlsConnector::from(Arc::new(config)).connect(nobody(), tcp);
@@ -218,19 +218,24 @@ async fn dial(
     }
 }
 
-/// The first of these addresses that answers; each gets its share of the time left.
-async fn connect_tcp(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, String> {
+/// The first of these addresses of `dialled` that answers; each gets its share of the time left.
+async fn connect_tcp(dialled: &str, addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, String> {
     let mut why = "the name has no address".to_owned();
     for (tried, address) in addresses.iter().enumerate() {
         let left = until.saturating_duration_since(Instant::now());
+        // Who dialled an address knows which one it was.
+        let told = match address.to_string() {
+            same if same == dialled => String::new(),
+            other => format!("{other}: "),
+        };
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         why = match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => match stream.set_nodelay(true) {
                 Ok(()) => return Ok(stream),
-                Err(error) => format!("{address}: {error}"),
+                Err(error) => format!("{told}{error}"),
             },
-            Ok(Err(error)) => format!("{address}: {error}"),
-            Err(_) => format!("{address}: no answer in {share:.1?}"),
+            Ok(Err(error)) => format!("{told}{error}"),
+            Err(_) => format!("{told}no answer in {share:.1?}"),
         };
     }
     Err(why)

@@ -15,7 +15,7 @@ use umsid_common::tls::Patience;
 use umsid_proto::DEFAULT_PORT;
 
 use super::printout::{Cell, Tone};
-use super::{Context, Format, ask, day};
+use super::{Context, Format, ask, count, day};
 use crate::agents::Agents;
 use crate::authority::Authority;
 use crate::enrolment::{Candidate, Enrolled, EnrolmentError, JoinFiles, Registrar};
@@ -160,13 +160,20 @@ impl Enroll {
                 .remedy("copy it once more from what `umsid-agent enroll` prints")
         };
         match self.code.as_deref() {
-            Some("-") => Ok(ask::stdin()?.parse().map_err(wrong)?),
-            Some(code) => Ok(code.parse().map_err(wrong)?),
+            Some(code) if code != "-" => Ok(code.parse().map_err(wrong)?),
             None if std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
                 let typed = ask::hidden("code that `umsid-agent enroll` printed", "--code")?;
                 Ok(typed.expose_secret().parse().map_err(wrong)?)
             }
-            None => Ok(ask::stdin()?.parse().map_err(wrong)?),
+            Some(_) | None => {
+                let given = ask::stdin()?;
+                if given.is_empty() {
+                    return Err(Refusal::new(Exit::Usage, "no code was given: standard input is empty")
+                        .remedy("run it on a terminal, which asks for the code, or give the code with --code CODE")
+                        .into());
+                }
+                Ok(given.parse().map_err(wrong)?)
+            }
         }
     }
 
@@ -206,8 +213,8 @@ impl Enroll {
             let limit =
                 if wait.is_zero() { String::new() } else { format!("; waiting until {}", clock(wait)) };
             context.out.say(format_args!(
-                "{} join files are in {}: put each on its server and run `umsid-agent enroll --join FILE` there{limit}",
-                tries.len(),
+                "{} in {}: put each on its server and run `umsid-agent enroll --join FILE` there{limit}",
+                count(tries.len(), "join file"),
                 dir.display(),
             ));
         }

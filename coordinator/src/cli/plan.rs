@@ -13,7 +13,7 @@ use umsid_common::name::{ClusterName, ServerName};
 
 use super::prepare::{Situation, refuse};
 use super::printout::Cell;
-use super::{Context, Format};
+use super::{Context, Format, count};
 use crate::exit::{self, Exit};
 use crate::plan::{self, Kind, Plan, Refusal, Request, RestartScope, What};
 use crate::survey::SyncState;
@@ -231,7 +231,13 @@ pub(super) fn text(context: &Context, plan: &Plan) -> String {
         let _ = writeln!(text, "note: {note}");
     }
     let restarts = plan.restarts().len();
-    let _ = writeln!(text, "{} steps, {restarts} restarts; plan {}", plan.steps.len(), plan.digest());
+    let _ = writeln!(
+        text,
+        "{}, {}; plan {}",
+        count(plan.steps.len(), "step"),
+        count(restarts, "restart"),
+        plan.digest()
+    );
     text
 }
 

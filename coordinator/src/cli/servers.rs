@@ -143,10 +143,8 @@ fn list(context: &Context) -> anyhow::Result<Exit> {
             until,
         ]
     });
-    context.out.table(
-        &["CLUSTER", "SERVER", "SITE", "ADDRESS", "NOTE", "ENROLLED", "CERTIFICATE UNTIL"],
-        cells.collect(),
-    )?;
+    let header = ["CLUSTER", "SERVER", "SITE", "ADDRESS", "NOTE", "ENROLLED", "CERTIFICATE UNTIL"];
+    context.out.table_without(&header, cells.collect(), &["ENROLLED", "CERTIFICATE UNTIL"])?;
     Ok(Exit::Success)
 }
 
@@ -215,5 +213,9 @@ async fn remove(
             removed.not_told.join(", ")
         ))?;
     }
+    context.out.say(format_args!(
+        "on {}: stop its agent; to enrol it again: umsid-agent enroll --again",
+        removed.server
+    ));
     Ok(Exit::Success)
 }

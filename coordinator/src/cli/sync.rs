@@ -10,7 +10,7 @@ use umsid_common::name::ClusterName;
 use super::drive::{Patience, Work, drive, show};
 use super::plan::{PlanFile, Wish, nothing_to_do, present, text};
 use super::prepare::{Situation, lock, refuse};
-use super::{Context, Format, ask};
+use super::{Context, Format, ask, count};
 use crate::exit::{self, Exit};
 use crate::plan::{Kind, Plan, Request};
 use crate::report::{Report, Stopwatch};
@@ -129,12 +129,14 @@ fn question(plan: &Plan) -> String {
     let restarts = plan.restarts().len();
     match plan.request.kind {
         Kind::Sync => format!(
-            "Synchronize {} of {} servers, with {restarts} restarts?",
+            "Synchronize {} of {}, with {}?",
             plan.targets.len(),
-            plan.servers.len()
+            count(plan.servers.len(), "server"),
+            count(restarts, "restart")
         ),
+        Kind::Restart if restarts == 1 => "Restart the UMS Server on 1 server?".to_owned(),
         Kind::Restart => format!("Restart the UMS Server on {restarts} servers, one after another?"),
-        Kind::Backup => format!("Take a safety backup on {} servers?", plan.servers.len()),
+        Kind::Backup => format!("Take a safety backup on {}?", count(plan.servers.len(), "server")),
     }
 }
 

@@ -28,6 +28,15 @@ fn the_code_may_come_on_standard_input() {
 }
 
 #[test]
+fn no_code_is_not_a_wrong_one() {
+    let house = House::new();
+    for stdin in [["--code", "-"].as_slice(), &[]] {
+        let args = [&["enroll", "127.0.0.1:9", "--name", "ums1", "--cluster", "hamburg"], stdin].concat();
+        house.umsid(&args).exits(2).says("no code was given");
+    }
+}
+
+#[test]
 fn a_wrong_code_enrols_nobody() {
     let (house, host, other) = (House::new(), Host::new("main"), Host::new("main"));
     let (waiting, elsewhere) = (host.waits(None), other.waits(None));
@@ -190,7 +199,10 @@ fn agents_that_could_not_be_told_of_a_removal_are_named() {
     let (house, host, other) = (House::new(), Host::new("main"), Host::new("main"));
     house.enrol(&host, "ums1");
     house.enrol(&other, "ums2");
-    let removed = house.umsid(&["servers", "remove", "hamburg/ums2", "--yes"]).exits(0);
+    let removed = house
+        .umsid(&["servers", "remove", "hamburg/ums2", "--yes"])
+        .exits(0)
+        .says("umsid-agent enroll --again");
     assert!(
         removed.out.contains("not told, they will be at the next contact: hamburg/ums1"),
         "{}",

@@ -30,6 +30,17 @@ fn before_init_everything_says_so() {
     }
 }
 
+#[test]
+fn a_file_is_no_state_directory() {
+    let house = House::empty();
+    let file = house.dir.path().join("file");
+    umsid_common::durable::replace(&file, b"", umsid_common::durable::Access::Private).unwrap();
+    for command in ["servers", "init"] {
+        let args = [command, "--state-dir", file.to_str().unwrap()];
+        house.umsid(&args).exits(2).says("is no directory").says("--state-dir");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_state_directory_open_to_others_is_not_used() {
