@@ -1,4 +1,4 @@
-//! What happens while a run stands still.
+//! What happens while a run stands still, or cannot see.
 
 use crate::place::{CLUSTER, Place};
 use crate::refusals::copy;
@@ -84,4 +84,18 @@ fn a_server_that_is_gone_does_not_stand_in_the_way_of_putting_others_back() {
         place.umsid(&["runs", "-o", "json"]).exits(0).json()["runs"][0]["run"].as_str().unwrap().to_owned();
     place.umsid(&["rollback", &run, "--yes"]).exits(0);
     assert_eq!(place.fingerprint("ums3"), own);
+}
+
+/// Right after a restart a command may fail that works a moment later: that is no reason to put a server back.
+#[test]
+fn a_ums_id_that_cannot_be_read_for_a_moment_is_looked_for_again() {
+    let place = Place::broken(&["ums2"]);
+    let mut umsid = place.watch(&SYNC);
+    umsid.until_begun("restart", "ums2");
+    place.lab.set("ums2", "fails", "list,export").unwrap();
+    umsid.until("another look", |event| event.to_string().contains("to show the UMS ID"));
+    place.lab.set("ums2", "fails", "").unwrap();
+    umsid.ends(0);
+    place.is_well();
+    assert_eq!(place.calls("ums2", "licensing restore"), 1);
 }
