@@ -13,6 +13,9 @@ mod sections;
 
 pub use sections::{Health, Limits, Log, Output, Service, ServiceKind, StopServer, Timeouts, Ums, UseExport};
 
+/// The longest duration that is taken: a longer one would reach past the end of the clock that measures it.
+const A_YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -159,7 +162,28 @@ impl Config {
                 return Some((key, why));
             }
         }
+        let too_long = || self.durations().into_iter().find(|(_, duration)| *duration > A_YEAR);
+        if let Some((key, _)) = too_long() {
+            return Some((key, "more than a year is no limit".to_owned()));
+        }
         self.ums.unusable().or_else(|| self.service.unusable()).or_else(|| self.health.unusable())
+    }
+
+    fn durations(&self) -> [(&'static str, Duration); 12] {
+        [
+            ("timeouts.list", self.timeouts.list),
+            ("timeouts.backup", self.timeouts.backup),
+            ("timeouts.restore", self.timeouts.restore),
+            ("timeouts.export", self.timeouts.export),
+            ("timeouts.service", self.timeouts.service),
+            ("timeouts.grace", self.timeouts.grace),
+            ("health.min_time", self.health.min_time),
+            ("health.deadline", self.health.deadline),
+            ("health.interval", self.health.interval),
+            ("health.probe_timeout", self.health.probe_timeout),
+            ("health.fallback_after", self.health.fallback_after),
+            ("limits.handshake", self.limits.handshake),
+        ]
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use umsid_proto::model::{Evidence, Label, RawOutput};
 
 use crate::config::Config;
+use crate::journals;
 use crate::state::damage;
 use crate::ums::identity;
 use crate::ums::local::LocalUms;
@@ -73,6 +74,11 @@ pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<
         lines.say("state", &format!("the agent does not start: {}", chain(error)))?;
         lines.say("what to do", &error.remedy().unwrap_or_default())?;
     }
+    let copies = journals::damage(&config.state_dir.join("journals"));
+    for (what, remedy) in &copies {
+        lines.say("journal copy", what)?;
+        lines.say("what to do", remedy)?;
+    }
     for problem in &findings.problems {
         lines.block(problem)?;
     }
@@ -80,10 +86,10 @@ pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<
     for what in &missing {
         lines.say("needed", what)?;
     }
-    if missing.is_empty() && damaged.is_empty() && findings.problems.is_empty() {
+    if missing.is_empty() && damaged.is_empty() && copies.is_empty() && findings.problems.is_empty() {
         lines.say("problems", "none")?;
     }
-    Ok(missing.is_empty() && damaged.is_empty())
+    Ok(missing.is_empty() && damaged.is_empty() && copies.is_empty())
 }
 
 fn show_ids<W: Write>(lines: &mut Lines<'_, W>, findings: &Findings) -> io::Result<()> {

@@ -13,14 +13,19 @@ use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::RawOutput;
 
 use crate::config::{CommandLine, Config, Environment};
-use crate::ums::Running;
+use crate::ums::{Running, Started};
 
+mod boot;
 mod capture;
 mod process;
 mod search;
 
+pub use boot::{by_the_clock, first as boot_moment, keep as keep_boot, moment, take as take_boot_moment};
 use capture::Capture;
-pub use process::{Process, await_end, find_process, in_use, is_running, process_of, same_process};
+pub use process::{
+    Process, await_end, await_gone, carries_mark, find_process, in_use, is_running, marked, process_of,
+    same_process, started_since,
+};
 pub use search::locate;
 
 /// How often the size of a running command's output is looked at.
@@ -222,24 +227,24 @@ impl<'a> Program<'a> {
     /// # Errors
     /// All of [`ExecError`] except `Failed`.
     pub async fn run(self) -> Result<Ran, ExecError> {
-        self.run_telling(&|_| {}).await
+        self.run_telling(Started::nobody()).await
     }
 
     /// Runs it to its end; `started` is told which process it is as soon as there is one.
     ///
     /// # Errors
     /// All of [`ExecError`] except `Failed`.
-    pub async fn run_telling(self, started: &(dyn Fn(Running) + Send + Sync)) -> Result<Ran, ExecError> {
+    pub async fn run_telling(self, started: Started<'_>) -> Result<Ran, ExecError> {
         let since = Instant::now();
         let command = self.command.to_string();
         let spawn_failed = |source| ExecError::Spawn { command: command.clone(), source };
         let stdout = Capture::new().map_err(spawn_failed)?;
         let stderr = Capture::new().map_err(spawn_failed)?;
-        let mut child = self.spawn(&stdout, &stderr)?;
+        let mut child = self.spawn(&stdout, &stderr, started.mark)?;
         let mut group = process::Group::of(child.id(), self.survives);
         tracing::debug!(%command, pid = child.id(), "started");
         if let Some(running) = child.id().map(running) {
-            started(running);
+            (started.told)(running);
         }
 
         let (end, status) = self.wait(&mut *child, since, [&stdout, &stderr]).await;
@@ -269,7 +274,12 @@ impl<'a> Program<'a> {
         }
     }
 
-    fn spawn(&self, stdout: &Capture, stderr: &Capture) -> Result<Box<dyn ChildWrapper>, ExecError> {
+    fn spawn(
+        &self,
+        stdout: &Capture,
+        stderr: &Capture,
+        mark: &str,
+    ) -> Result<Box<dyn ChildWrapper>, ExecError> {
         let (name, arguments) = self.command.parts();
         let command = self.command.to_string();
         let missing = || ExecError::Missing { program: name.to_owned(), command: command.clone() };
@@ -280,6 +290,9 @@ impl<'a> Program<'a> {
 
         let mut wrap = CommandWrap::with_new(program, |command| {
             command.args(arguments).env_clear().envs(self.environment());
+            if !mark.is_empty() {
+                command.env(process::MARK, mark);
+            }
             command.current_dir(if cfg!(windows) { r"C:\" } else { "/" });
             command.stdin(std::process::Stdio::null()).stdout(stdout).stderr(stderr);
             command.kill_on_drop(!self.survives);

@@ -10,6 +10,8 @@ use umsid_common::tls::Tls;
 use umsid_proto::model::{Disk, Inspection, Service};
 
 use crate::certificates::Renewal;
+use crate::exec;
+use crate::journals::Journals;
 use crate::lease::Leases;
 use crate::server::Deadlines;
 use crate::spool::Spool;
@@ -29,6 +31,7 @@ pub(crate) struct Host {
     pub(crate) leases: Arc<Leases>,
     pub(crate) spool: Spool,
     pub(crate) vault: Vault,
+    pub(crate) journals: Journals,
     pub(crate) state: StateDir,
     pub(crate) max_backup: u64,
     pub(crate) deadlines: Deadlines,
@@ -64,6 +67,9 @@ impl Host {
         findings.problems.extend(damaged);
         let (lease, epoch) = self.leases.current();
         let restart_due = restart_due(&findings.service);
+        if let Some(process) = &mut findings.service.process {
+            process.started = exec::by_the_clock(process.started);
+        }
         Inspection {
             server: self.me.server.clone(),
             cluster: self.me.cluster.clone(),

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use umsid_common::digest::Digest;
 use umsid_common::durable::{self, Access, DurableError};
+use umsid_common::fault;
 use umsid_common::name::RunId;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{LeaseRef, LeaseState};
@@ -26,6 +27,8 @@ pub(crate) struct Wish {
     pub(crate) holder: String,
     pub(crate) ttl: Duration,
     pub(crate) plan: Option<Digest>,
+    /// The lease somebody found abandoned and wants ended by this grant: just this one, and not under an operation.
+    pub(crate) breaks: Option<LeaseRef>,
 }
 
 /// Why a lease is not granted, or not held.
@@ -33,10 +36,12 @@ pub(crate) struct Wish {
 pub(crate) enum Refusal {
     #[error("{} holds the lease on this server for run {}", .0.holder, .0.run)]
     Held(LeaseState),
-    #[error("epoch {asked} is not above {granted}, the highest this agent has granted")]
-    Stale { asked: u64, granted: u64 },
+    #[error("epoch {asked} is not above {granted}, the highest this agent has granted{}", to_whom(.to.as_deref()))]
+    Stale { asked: u64, granted: u64, to: Option<Box<Held>> },
     #[error("run {run} does not hold the lease on this server with epoch {epoch}")]
     Lost { run: RunId, epoch: u64, held: Option<LeaseState> },
+    #[error("{} unlocked this server at {}: run {run} does not hold it any more", .unlocked.by, .unlocked.at)]
+    Unlocked { run: RunId, unlocked: Unlocked },
     #[error("run {0} has an operation going on here")]
     Working(RunId),
     #[error("the lease cannot be recorded")]
@@ -48,7 +53,7 @@ impl From<Refusal> for Failure {
         let failure = Self::of(
             match &refusal {
                 Refusal::Held(_) => Code::LeaseHeld,
-                Refusal::Stale { .. } => Code::StaleEpoch,
+                Refusal::Stale { .. } | Refusal::Unlocked { .. } => Code::StaleEpoch,
                 Refusal::Lost { .. } => Code::LeaseLost,
                 Refusal::Working(_) => Code::Busy,
                 Refusal::Record(error) if error.is_disk_full() => Code::DiskFull,
@@ -61,7 +66,11 @@ impl From<Refusal> for Failure {
                 failure.remedy(format!("wait until {}, or end run {} first", held.until, held.run)).held(held)
             }
             Refusal::Lost { held: Some(held), .. } => failure.held(held),
-            Refusal::Stale { .. } => failure.remedy("another run was here since: look at `umsid runs`"),
+            Refusal::Stale { .. } => {
+                failure.remedy("another run was here since: look at `umsid status`, then begin again")
+            }
+            Refusal::Unlocked { run, .. } => failure
+                .remedy(format!("ask who unlocked it; then `umsid resume {run}` takes the run up again")),
             Refusal::Lost { held: None, .. } => failure.remedy("take the run up again with `umsid resume`"),
             Refusal::Working(_) => failure.remedy("wait until the operation has ended"),
             Refusal::Record(_) => failure,
@@ -75,10 +84,27 @@ struct Book {
     /// The highest epoch granted.
     epoch: u64,
     held: Option<Held>,
+    /// The lease that was given back last: whoever comes too late is told who was here.
+    #[serde(default)]
+    past: Option<Held>,
+    /// The last lease that was broken.
+    #[serde(default)]
+    unlocked: Option<Unlocked>,
+}
+
+/// Who broke a lease, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unlocked {
+    /// Whose it was.
+    run: RunId,
+    /// Its epoch.
+    epoch: u64,
+    by: String,
+    at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Held {
+pub(crate) struct Held {
     run: RunId,
     epoch: u64,
     holder: String,
@@ -144,13 +170,25 @@ impl Inner {
         if let Some(held) = self.live(now)
             && held.run != wish.run
         {
-            return Err(Refusal::Held(self.describe(held, now)));
+            if !breaks(wish, held) {
+                return Err(Refusal::Held(self.describe(held, now)));
+            }
+            if self.working > 0 {
+                return Err(Refusal::Working(held.run.clone()));
+            }
         }
         let mine = self.book.held.as_ref().filter(|held| held.run == wish.run);
         let again = mine.is_some_and(|held| held.epoch == wish.epoch);
         if wish.epoch <= self.book.epoch && !again {
-            return Err(Refusal::Stale { asked: wish.epoch, granted: self.book.epoch });
+            return Err(self.stale(&wish.run, wish.epoch));
         }
+        let broken = self.book.held.as_ref().filter(|held| held.run != wish.run && breaks(wish, held));
+        let broken = broken.map(|held| Unlocked {
+            run: held.run.clone(),
+            epoch: held.epoch,
+            by: wish.holder.clone(),
+            at: now.wall,
+        });
         let held = Held {
             run: wish.run.clone(),
             epoch: wish.epoch,
@@ -159,7 +197,21 @@ impl Inner {
             ttl_ms: u64::try_from(wish.ttl.as_millis()).unwrap_or(u64::MAX),
             plan: wish.plan.or(mine.and_then(|held| held.plan)),
         };
-        Ok(Book { epoch: wish.epoch, held: Some(held) })
+        let unlocked = broken.or_else(|| self.book.unlocked.clone());
+        Ok(Book { epoch: wish.epoch, held: Some(held), past: None, unlocked })
+    }
+
+    /// Why a run with an epoch below the highest is refused.
+    fn stale(&self, run: &RunId, epoch: u64) -> Refusal {
+        let theirs = |unlocked: &&Unlocked| unlocked.run == *run && epoch <= unlocked.epoch;
+        match self.book.unlocked.as_ref().filter(theirs) {
+            Some(unlocked) => Refusal::Unlocked { run: run.clone(), unlocked: unlocked.clone() },
+            None => {
+                let to = self.book.held.as_ref().or(self.book.past.as_ref());
+                let to = to.filter(|to| to.epoch == self.book.epoch).cloned().map(Box::new);
+                Refusal::Stale { asked: epoch, granted: self.book.epoch, to }
+            }
+        }
     }
 
     /// Whether the caller holds the live lease.
@@ -167,9 +219,7 @@ impl Inner {
         let live = self.live(now);
         match live {
             Some(held) if held.run == lease.run && held.epoch == lease.epoch => Ok(held),
-            _ if lease.epoch < self.book.epoch => {
-                Err(Refusal::Stale { asked: lease.epoch, granted: self.book.epoch })
-            }
+            _ if lease.epoch < self.book.epoch => Err(self.stale(&lease.run, lease.epoch)),
             _ => Err(Refusal::Lost {
                 run: lease.run.clone(),
                 epoch: lease.epoch,
@@ -177,6 +227,16 @@ impl Inner {
             }),
         }
     }
+}
+
+fn to_whom(held: Option<&Held>) -> String {
+    held.map_or_else(String::new, |held| {
+        format!(": to {} for run {} at {}", held.holder, held.run, held.since)
+    })
+}
+
+fn breaks(wish: &Wish, held: &Held) -> bool {
+    wish.breaks.as_ref().is_some_and(|broken| broken.run == held.run && broken.epoch == held.epoch)
 }
 
 /// The lease of this server.
@@ -200,7 +260,11 @@ impl Leases {
 
     fn record(&self, book: &Book) -> Result<(), Refusal> {
         let json = serde_json::to_vec_pretty(book).expect("a book of names and numbers is JSON");
-        Ok(durable::replace(&self.path, &json, Access::Private)?)
+        let what = if book.held.is_some() { "granted" } else { "given back" };
+        fault::moment(format_args!("lease {what} before"));
+        durable::replace(&self.path, &json, Access::Private)?;
+        fault::moment(format_args!("lease {what} after"));
+        Ok(())
     }
 
     /// Grants the lease, again too: the same run with the same epoch, or with a higher one.
@@ -236,7 +300,8 @@ impl Leases {
         if inner.working > 0 {
             return Err(Refusal::Working(lease.run.clone()));
         }
-        let book = Book { epoch: inner.book.epoch, held: None };
+        let past = inner.book.held.clone().or(inner.book.past.clone());
+        let book = Book { held: None, past, ..inner.book.clone() };
         self.record(&book)?;
         inner.book = book;
         Ok(())

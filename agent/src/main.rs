@@ -4,16 +4,17 @@ use std::error::Error;
 use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use umsid_agent::enroll::{Enrolling, Options};
 use umsid_agent::state::StateError;
+use umsid_agent::ums::Ums;
 use umsid_agent::ums::local::LocalUms;
-use umsid_agent::{Agent, Config};
+use umsid_agent::{Agent, Config, manager};
 use umsid_common::telemetry::{self, LogFormat};
 use umsid_common::tls::Tls;
 
@@ -43,14 +44,29 @@ enum Command {
         again: bool,
     },
     /// Serve, until told to stop.
-    Run,
+    Run {
+        /// Have what needs the UMS Server's rights done by umsid-helper, at this socket.
+        #[arg(long, value_name = "SOCKET")]
+        helper: Option<PathBuf>,
+    },
     /// Show everything the agent finds out about the UMS on this host, how, and what it could not find.
     Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into this directory.
+    #[command(hide = true)]
+    Man {
+        /// Which.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    close_to_others();
+    umsid_common::memory::close_to_others();
     match begin(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,6 +93,17 @@ fn tell(error: &(dyn Error + 'static)) -> std::io::Result<()> {
 }
 
 fn begin(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "umsid-agent", &mut script);
+            return std::io::stdout().write_all(&script).context("the script cannot be written");
+        }
+        Command::Man { dir } => {
+            return clap_mangen::generate_to(Cli::command(), dir).context("the pages cannot be written");
+        }
+        Command::Enroll { .. } | Command::Run { .. } | Command::Doctor => {}
+    }
     let config = Config::load(cli.config.as_deref())?;
     let format = if config.log.json { LogFormat::Json } else { LogFormat::Text };
     telemetry::to_stderr(format, &config.log.filter);
@@ -89,22 +116,43 @@ fn begin(cli: &Cli) -> anyhow::Result<()> {
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(async {
         match &cli.command {
-            Command::Run => run(&config).await,
+            Command::Run { helper } => run(&config, helper.as_deref()).await,
             Command::Doctor => doctor(&config).await,
             Command::Enroll { listen, join, again } => {
                 let options =
                     Options { listen: *listen, join: join.clone(), again: *again, ..Options::default() };
                 enroll(&config, &options).await
             }
+            Command::Completions { .. } | Command::Man { .. } => Ok(()),
         }
     })
 }
 
-async fn run(config: &Config) -> anyhow::Result<()> {
+async fn run(config: &Config, helper: Option<&Path>) -> anyhow::Result<()> {
     let stop = told_to_stop()?;
-    let agent = Agent::bind(config, Arc::new(LocalUms::new(config)?)).await?;
+    let ums: Arc<dyn Ums> = match helper {
+        Some(socket) => through(socket, config).await?,
+        None => Arc::new(LocalUms::new(config)?),
+    };
+    let agent = Agent::bind(config, ums).await?;
     reload_when_told(agent.credentials())?;
-    Ok(agent.serve(stop).await?)
+    manager::ready();
+    let stop = async {
+        stop.await;
+        manager::stopping();
+    };
+    Ok(manager::lives_during(agent.serve(stop)).await?)
+}
+
+#[cfg(unix)]
+async fn through(socket: &Path, config: &Config) -> anyhow::Result<Arc<dyn Ums>> {
+    let helper = umsid_agent::helper::RemoteUms::connect(socket, config).await;
+    Ok(Arc::new(helper.map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.remedy))?))
+}
+
+#[cfg(not(unix))]
+async fn through(_: &Path, _: &Config) -> anyhow::Result<Arc<dyn Ums>> {
+    anyhow::bail!("there is no helper on this system: the service itself has the rights it needs")
 }
 
 async fn enroll(config: &Config, options: &Options) -> anyhow::Result<()> {
@@ -186,14 +234,3 @@ fn reload_when_told(tls: Arc<Tls>) -> anyhow::Result<()> {
 fn reload_when_told(_tls: Arc<Tls>) -> anyhow::Result<()> {
     Ok(())
 }
-
-/// The memory of this process, with keys in it, is nobody else's to read and never written to disk as a core. The umask
-/// stays as it is, because the UMS's own programs inherit it: every file of ours is made private by name.
-#[cfg(target_os = "linux")]
-fn close_to_others() {
-    // Best effort: a host that forbids it has its own rules about this.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-}
-
-#[cfg(not(target_os = "linux"))]
-fn close_to_others() {}

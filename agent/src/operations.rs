@@ -21,7 +21,7 @@ use umsid_common::durable::DurableError;
 use umsid_common::name::{OperationId, RunId};
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{
-    Action, CertificateSeen, Effect, LeaseRef, Operation, Outcome, Service, Success, Trouble,
+    Action, CertificateSeen, Effect, LeaseRef, Operation, Outcome, Service, ServiceProcess, Success, Trouble,
 };
 
 use crate::host::Host;
@@ -117,7 +117,8 @@ impl Operations {
                 .remedy("wait until it has ended"));
         }
         let kind = action.kind();
-        let record = Record::new(id.clone(), lease.epoch, caller, action);
+        let last = desk.entries.values().map(|entry| entry.order().0).max().unwrap_or_default();
+        let record = Record::new(id.clone(), last + 1, lease.epoch, caller, action);
         let entry = Entry::create(&self.dir, record).map_err(|error| not_stored(&error))?;
         let entry = Arc::new(entry);
         tracing::info!(%id, kind, "operation accepted");
@@ -131,11 +132,14 @@ impl Operations {
     }
 
     async fn run(self: Arc<Self>, entry: Arc<Entry>, engaged: Engaged) {
-        let job = Arc::new(Job::new(self.host.clone(), entry.clone()));
+        let mut job = Job::new(self.host.clone(), entry.clone());
+        job.earlier = self.earlier(&job.id);
+        let job = Arc::new(job);
         let task = job.clone();
         let performed = tokio::spawn(async move {
             // Nobody else calls the UMS meanwhile.
             let _turn = task.host.turn.lock().await;
+            discard::overtaken(&task).await;
             task.perform().await
         });
         let result = performed.await.unwrap_or_else(|error| {
@@ -144,6 +148,21 @@ impl Operations {
             )))
         });
         self.end(&job, result, Some(engaged));
+    }
+
+    /// The attempt at the same step before this one that was begun, if there is one and nothing was restored since.
+    fn earlier(&self, id: &OperationId) -> Option<Arc<Entry>> {
+        let desk = self.lock();
+        let same = desk.entries.iter().filter(|(other, entry)| {
+            (&other.run, other.step) == (&id.run, id.step)
+                && other.attempt < id.attempt
+                && entry.started().is_some()
+        });
+        let (_, earlier) = same.max_by_key(|(other, _)| other.attempt)?;
+        let restored = |(other, entry): (&OperationId, &Arc<Entry>)| {
+            other != id && matches!(entry.action(), Action::Restore { .. }) && entry.order() > earlier.order()
+        };
+        (!desk.entries.iter().any(restored)).then(|| earlier.clone())
     }
 
     /// Whoever sees the outcome may start the next operation at once, and may give the lease back.
@@ -165,11 +184,10 @@ impl Operations {
 
     /// What is on record, of one run or of all; oldest first.
     pub(crate) fn list(&self, run: Option<&RunId>) -> Vec<Operation> {
-        let entries: Vec<_> = self.lock().entries.values().cloned().collect();
-        let mut operations: Vec<_> = entries.iter().map(|entry| entry.operation()).collect();
-        operations.retain(|operation| run.is_none_or(|run| operation.id.run == *run));
-        operations.sort_by_key(|operation| operation.recorded);
-        operations
+        let mut entries: Vec<_> = self.lock().entries.values().cloned().collect();
+        entries.sort_by_key(|entry| entry.order());
+        let operations = entries.iter().map(|entry| entry.operation());
+        operations.filter(|operation| run.is_none_or(|run| operation.id.run == *run)).collect()
     }
 
     /// Whether the UMS Server still has to be restarted after a restore: this is its service.
@@ -195,9 +213,9 @@ fn prune(desk: &mut Desk) {
     let mut finished: Vec<_> = desk
         .entries
         .values()
-        .map(|entry| entry.operation())
-        .filter(|operation| operation.outcome.is_some())
-        .map(|operation| (operation.recorded, operation.id))
+        .map(|entry| (entry.order(), entry.operation()))
+        .filter(|(_, operation)| operation.outcome.is_some())
+        .map(|(order, operation)| (order, operation.id))
         .collect();
     finished.sort();
     let surplus = desk.entries.len().saturating_sub(KEPT).min(finished.len());
@@ -215,6 +233,8 @@ struct Job {
     host: Arc<Host>,
     entry: Arc<Entry>,
     id: OperationId,
+    /// The attempt before this one, if there was one.
+    earlier: Option<Arc<Entry>>,
     /// Microseconds spent waiting for the UMS.
     waited: AtomicU64,
 }
@@ -222,16 +242,21 @@ struct Job {
 impl Job {
     fn new(host: Arc<Host>, entry: Arc<Entry>) -> Self {
         let id = entry.operation().id;
-        Self { host, entry, id, waited: AtomicU64::new(0) }
+        Self { host, entry, id, earlier: None, waited: AtomicU64::new(0) }
     }
 
     async fn perform(&self) -> Result<Success, Trouble> {
         match self.entry.action() {
             Action::SafetyBackup => backup::safety(self).await,
             Action::Backup(handover) => backup::hand_over(self, handover).await,
-            Action::Restore { source, expected, source_server, safety_net } => {
-                let wanted =
-                    restore::Wanted { source: *source, expected: *expected, source_server, safety_net };
+            Action::Restore { source, expected, source_server, safety_net, keeps_running } => {
+                let wanted = restore::Wanted {
+                    source: *source,
+                    expected: *expected,
+                    source_server,
+                    safety_net,
+                    keeps_running: *keeps_running,
+                };
                 restore::restore(self, &wanted).await
             }
             Action::Restart { deadline_ms } => {
@@ -259,9 +284,10 @@ impl Job {
         self.entry.tell(text.into(), within);
     }
 
-    /// From here on there may be an effect. If that cannot be recorded, nothing is done.
-    fn begin(&self, before: Before) -> Result<(), Trouble> {
-        self.entry.begin(before).map_err(|error| untouched(not_stored(&error)))
+    /// From here on there may be an effect. If that cannot be recorded, nothing is done. `service`: the process of the UMS
+    /// Server that may have to be restarted afterwards.
+    fn begin(&self, before: Before, service: Option<ServiceProcess>) -> Result<(), Trouble> {
+        self.entry.begin(before, service).map_err(|error| untouched(not_stored(&error)))
     }
 }
 

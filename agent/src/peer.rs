@@ -17,10 +17,11 @@ use umsid_common::name::{Identity, Role};
 use umsid_common::tls::Tls;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::wire::agent_server::AgentServer;
+use umsid_proto::wire::journals_server::JournalsServer;
 use umsid_proto::wire::operations_server::OperationsServer;
 use umsid_proto::wire::transfer_server::TransferServer;
 
-use crate::rpc::{AgentRpc, OperationsRpc, TransferRpc};
+use crate::rpc::{AgentRpc, JournalsRpc, OperationsRpc, TransferRpc};
 
 /// Every RPC of the contract but those of enrolment, which is no business of an agent that is enrolled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,12 @@ pub enum Verb {
     Download,
     /// Transfer/Upload
     Upload,
+    /// Journals/KeepJournal
+    KeepJournal,
+    /// Journals/ListJournals
+    ListJournals,
+    /// Journals/ReadJournal
+    ReadJournal,
 }
 
 const VERBS: &[(&str, Verb)] = &[
@@ -67,6 +74,9 @@ const VERBS: &[(&str, Verb)] = &[
     ("/umsid.v1.Operations/ListOperations", Verb::ListOperations),
     ("/umsid.v1.Transfer/Download", Verb::Download),
     ("/umsid.v1.Transfer/Upload", Verb::Upload),
+    ("/umsid.v1.Journals/KeepJournal", Verb::KeepJournal),
+    ("/umsid.v1.Journals/ListJournals", Verb::ListJournals),
+    ("/umsid.v1.Journals/ReadJournal", Verb::ReadJournal),
 ];
 
 impl Verb {
@@ -87,7 +97,10 @@ impl Verb {
             | Self::CompleteRenewal
             | Self::StartOperation
             | Self::Download
-            | Self::Upload => false,
+            | Self::Upload
+            | Self::KeepJournal
+            | Self::ListJournals
+            | Self::ReadJournal => false,
         }
     }
 
@@ -122,6 +135,7 @@ pub(crate) struct Door {
     agent: AgentServer<AgentRpc>,
     operations: OperationsServer<OperationsRpc>,
     transfer: TransferServer<TransferRpc>,
+    journals: JournalsServer<JournalsRpc>,
 }
 
 impl Door {
@@ -130,6 +144,7 @@ impl Door {
         agent: AgentRpc,
         operations: OperationsRpc,
         transfer: TransferRpc,
+        journals: JournalsRpc,
     ) -> Self {
         // Messages larger than this are neither taken nor sent.
         let largest = umsid_proto::LARGEST_MESSAGE;
@@ -142,6 +157,9 @@ impl Door {
                 .max_decoding_message_size(largest)
                 .max_encoding_message_size(largest),
             transfer: TransferServer::new(transfer)
+                .max_decoding_message_size(largest)
+                .max_encoding_message_size(largest),
+            journals: JournalsServer::new(journals)
                 .max_decoding_message_size(largest)
                 .max_encoding_message_size(largest),
         }
@@ -203,6 +221,7 @@ impl Service<http::Request<Body>> for Door {
                 self.operations.call(request)
             }
             Verb::Download | Verb::Upload => self.transfer.call(request),
+            Verb::KeepJournal | Verb::ListJournals | Verb::ReadJournal => self.journals.call(request),
         };
         let Some(deadline) = verb.deadline() else { return answer };
         Box::pin(async move {
@@ -238,7 +257,8 @@ mod tests {
         let contract = concat!(
             include_str!("../../proto/umsid/v1/agent.proto"),
             include_str!("../../proto/umsid/v1/operations.proto"),
-            include_str!("../../proto/umsid/v1/transfer.proto")
+            include_str!("../../proto/umsid/v1/transfer.proto"),
+            include_str!("../../proto/umsid/v1/journal.proto")
         );
         let mut service = "";
         let mut calls = 0;

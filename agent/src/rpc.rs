@@ -8,10 +8,12 @@ use umsid_proto::wire;
 use crate::peer::Caller;
 
 mod agent;
+mod journals;
 mod operations;
 mod transfer;
 
 pub(crate) use agent::AgentRpc;
+pub(crate) use journals::JournalsRpc;
 pub(crate) use operations::OperationsRpc;
 pub(crate) use transfer::TransferRpc;
 

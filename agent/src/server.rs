@@ -11,11 +11,13 @@ use umsid_common::tls::{Limits, Listener, Tls, TlsError};
 
 use crate::certificates::Renewal;
 use crate::config::Config;
+use crate::exec;
 use crate::host::Host;
+use crate::journals::Journals;
 use crate::lease::Leases;
 use crate::operations::Operations;
 use crate::peer::Door;
-use crate::rpc::{AgentRpc, OperationsRpc, TransferRpc};
+use crate::rpc::{AgentRpc, JournalsRpc, OperationsRpc, TransferRpc};
 use crate::spool::Spool;
 use crate::state::{StateDir, StateError};
 use crate::ums::Ums;
@@ -24,11 +26,12 @@ use crate::vault::Vault;
 /// Calls at once on one connection; more wait.
 const CALLS: usize = 32;
 
-/// A connection that says nothing for this long is asked whether it is there, and has as long to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Calls taken back before they were looked at (CVE-2023-44487), and calls that broke the rules, on one connection; with
+/// more it ends.
+const RESETS: usize = 20;
 
-/// A connection is replaced after this time, so that none outlives a change of certificates for long.
-const LONGEST_CONNECTION: Duration = Duration::from_secs(1800);
+/// All headers of one call together, bytes.
+const LARGEST_HEADERS: u32 = 16 << 10;
 
 /// How long things may take.
 #[derive(Clone, Debug)]
@@ -41,6 +44,14 @@ pub struct Deadlines {
     pub longest_lease: Duration,
     /// How long a restart found without outcome is waited for, where nothing says that it goes on.
     pub restart: Duration,
+    /// How long a program that outlived the agent before is waited for, until it is ended.
+    pub program: Duration,
+    /// A connection that says nothing for this long is asked whether it is there, and has as long to answer.
+    pub keep_alive: Duration,
+    /// A connection is replaced after this time, so that none outlives a change of certificates for long.
+    pub connection: Duration,
+    /// A connection that is to be replaced is cut off when its calls take longer than this: who watches comes back.
+    pub farewell: Duration,
     /// How long an agent that is told to stop lets an operation come to its end.
     pub stop: Duration,
 }
@@ -52,6 +63,10 @@ impl Default for Deadlines {
             shortest_lease: Duration::from_secs(10),
             longest_lease: Duration::from_secs(600),
             restart: Duration::from_secs(60),
+            program: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(20),
+            connection: Duration::from_secs(1800),
+            farewell: Duration::from_secs(600),
             stop: Duration::from_secs(60),
         }
     }
@@ -104,7 +119,9 @@ impl Agent {
     /// # Errors
     /// [`StartError`] says what is in the way.
     pub async fn bind(config: &Config, ums: Arc<dyn Ums>) -> Result<Self, StartError> {
-        Self::bind_with(config, ums, Deadlines::default()).await
+        // As long as it would have had with the agent that started it.
+        let program = config.timeouts.restore.max(config.timeouts.service);
+        Self::bind_with(config, ums, Deadlines { program, ..Deadlines::default() }).await
     }
 
     /// As [`Agent::bind`], with other deadlines.
@@ -117,6 +134,7 @@ impl Agent {
         deadlines: Deadlines,
     ) -> Result<Self, StartError> {
         let state = StateDir::open(&config.state_dir)?;
+        exec::keep_boot(&state.boot());
         let me = state.enrolment()?;
         let files = state.files();
         let tls = Tls::load(files.clone())?;
@@ -129,6 +147,7 @@ impl Agent {
         let max_backup = config.max_backup_bytes;
         let host = Arc::new(Host {
             leases: Leases::load(state.lease())?,
+            journals: Journals::load(state.journals())?,
             spool: Spool::load(state.spool(), max_backup)?,
             vault: Vault::load(state.vault(), state.work(), key.clone(), me.clone(), max_backup)?,
             me,
@@ -177,15 +196,20 @@ impl Agent {
             AgentRpc { host: host.clone(), operations: operations.clone() },
             OperationsRpc { operations: operations.clone() },
             TransferRpc { host: host.clone() },
+            JournalsRpc { host: host.clone() },
         );
         tracing::info!(%address, server = %host.me.server, cluster = %host.me.cluster, "listening");
         let (closing, closed) = tokio::sync::oneshot::channel();
         let server = Server::builder()
             .concurrency_limit_per_connection(CALLS)
             .max_concurrent_streams(CALLS as u32)
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .max_connection_age(LONGEST_CONNECTION)
+            .http2_max_header_list_size(LARGEST_HEADERS)
+            .http2_max_pending_accept_reset_streams(Some(RESETS))
+            .http2_max_local_error_reset_streams(Some(RESETS))
+            .http2_keepalive_interval(Some(host.deadlines.keep_alive))
+            .http2_keepalive_timeout(Some(host.deadlines.keep_alive))
+            .max_connection_age(host.deadlines.connection)
+            .max_connection_age_grace(host.deadlines.farewell)
             .serve_with_incoming_shutdown(door, listener.incoming(), async move {
                 stop.await;
                 tracing::info!("stopping");

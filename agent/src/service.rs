@@ -57,7 +57,7 @@ pub trait ServiceControl: Send + Sync {
     /// Starts it. `started` is called with the program that does it.
     async fn start(&self, started: Started<'_>) -> Result<(), ServiceError>;
     /// Stops it.
-    async fn stop(&self) -> Result<(), ServiceError>;
+    async fn stop(&self, started: Started<'_>) -> Result<(), ServiceError>;
     /// Stops and starts it. `started` is called with every program that is run for it.
     async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError>;
 }
@@ -223,8 +223,8 @@ impl ServiceControl for AdminCliControl {
         self.cli.server_start(&self.program, started).await.map(drop).map_err(self.failed("start"))
     }
 
-    async fn stop(&self) -> Result<(), ServiceError> {
-        self.cli.server_stop(&self.program).await.map(drop).map_err(self.failed("stop"))
+    async fn stop(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.cli.server_stop(&self.program, started).await.map(drop).map_err(self.failed("stop"))
     }
 
     async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {

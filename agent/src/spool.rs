@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::{Stream, StreamExt as _};
 use umsid_common::digest::Digest;
 use umsid_common::durable::{self, Access, DurableError, Incoming};
+use umsid_common::fault;
 use umsid_common::name::RunId;
 use umsid_proto::failure::{Code, Failure};
 
@@ -155,7 +156,9 @@ impl Spool {
     ) -> Result<(), SpoolError> {
         let (digest, size) = announced;
         let mut notes = self.lock();
+        fault::moment("spool upload before");
         file.commit(&self.path(&digest), &digest, size)?;
+        fault::moment("spool upload after");
         self.own(&mut notes, digest, Note { run: run.clone(), origin: Origin::Uploaded, size })
     }
 
@@ -163,6 +166,7 @@ impl Spool {
     pub(crate) fn keep_made(&self, file: Incoming, run: &RunId) -> Result<(Digest, u64), SpoolError> {
         let mut notes = self.lock();
         let (_, digest, size) = file.commit_as_is(".age")?;
+        fault::moment("spool made after");
         self.own(&mut notes, digest, Note { run: run.clone(), origin: Origin::Made, size })?;
         Ok((digest, size))
     }
@@ -189,7 +193,7 @@ impl Spool {
             Some(note) if note.run == *run && note.origin == origin => note.size,
             _ => return Err(SpoolError::Missing(*digest)),
         };
-        match File::open(self.path(digest)) {
+        match durable::open_own(&self.path(digest)) {
             Ok(file) => Ok((file, size)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(SpoolError::Missing(*digest)),
             Err(source) => {
@@ -200,11 +204,21 @@ impl Spool {
 
     /// Removes what a run left here; the number of files.
     pub(crate) fn discard(&self, run: &RunId) -> Result<u32, SpoolError> {
+        self.remove(|owner| owner == run)
+    }
+
+    /// Removes what all other runs left here; the number of files. None of them can go on any more once this one has done
+    /// something here, and of those that were given up nobody else comes to remove it.
+    pub(crate) fn discard_others(&self, run: &RunId) -> Result<u32, SpoolError> {
+        self.remove(|owner| owner != run)
+    }
+
+    fn remove(&self, is_meant: impl Fn(&RunId) -> bool) -> Result<u32, SpoolError> {
         let mut notes = self.lock();
-        let of_run: Vec<_> =
-            notes.iter().filter(|(_, note)| note.run == *run).map(|(digest, _)| *digest).collect();
+        let meant: Vec<_> =
+            notes.iter().filter(|(_, note)| is_meant(&note.run)).map(|(digest, _)| *digest).collect();
         let mut removed = 0;
-        for digest in of_run {
+        for digest in meant {
             removed += u32::from(durable::remove(&self.path(&digest))?);
             durable::remove(&self.note(&digest))?;
             notes.remove(&digest);

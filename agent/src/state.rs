@@ -107,18 +107,15 @@ impl StateDir {
     pub fn open(root: &Path) -> Result<Self, StateError> {
         durable::private_dir(root)?;
         let path = root.join("lock");
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let lock = options.open(&path).map_err(|source| StateError::Lock { path: path.clone(), source })?;
+        let lock =
+            durable::open_lock(&path).map_err(|source| StateError::Lock { path: path.clone(), source })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path: root.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(StateError::Lock { path, source }),
         }
         let state = Self { root: root.to_owned(), _lock: lock, left_over: Mutex::default() };
-        for dir in [state.operations(), state.spool(), state.vault()] {
+        for dir in [state.operations(), state.spool(), state.vault(), state.journals()] {
             durable::private_dir(&dir)?;
             durable::sweep(&dir)?;
         }
@@ -126,6 +123,10 @@ impl StateDir {
         state.clear_work()?;
         state.finish_change()?;
         Ok(state)
+    }
+
+    pub(crate) fn boot(&self) -> PathBuf {
+        self.root.join("boot.json")
     }
 
     /// Certificate, key, anchors and revocation lists.
@@ -156,6 +157,11 @@ impl StateDir {
     /// Safety backups.
     pub fn vault(&self) -> PathBuf {
         self.root.join("vault")
+    }
+
+    /// Copies of the journals of runs.
+    pub fn journals(&self) -> PathBuf {
+        self.root.join("journals")
     }
 
     /// For what must not outlive its command; emptied at every start.

@@ -4,9 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use umsid_proto::failure::Failure;
-use umsid_proto::model::{Effect, Health, Service, ServiceProcess, UmsIds};
+use umsid_proto::model::{Effect, Health, HealthStatus, Service, ServiceProcess, UmsIds};
+
+use crate::exec;
 
 pub mod admin_cli;
 pub mod health;
@@ -17,7 +21,7 @@ pub mod workspace;
 pub mod local;
 
 /// A failure, and what may have changed on this host all the same.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Failed {
     /// What and why.
     pub failure: Failure,
@@ -26,7 +30,7 @@ pub struct Failed {
 }
 
 /// What was found out about the UMS at one moment.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Findings {
     /// As `12.09.110`.
     pub ums_version: Option<String>,
@@ -49,19 +53,57 @@ pub struct Findings {
 }
 
 /// A program that is doing something to the UMS: which process, so that an agent that comes back can wait for its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Process id.
     pub pid: u32,
     /// Its start, so that another process with the same id is not taken for it.
-    pub started: jiff::Timestamp,
+    pub started: Timestamp,
 }
 
-/// Who is told which program it is as soon as there is one.
-pub type Started<'a> = &'a (dyn Fn(Running) + Send + Sync);
+/// What programs are run for, and who is told which process each is as soon as there is one.
+#[derive(Clone, Copy)]
+pub struct Started<'a> {
+    /// Put into the environment of every program: an agent that comes back finds by it what is still at work.
+    pub mark: &'a str,
+    /// Called with every program.
+    pub told: &'a (dyn Fn(Running) + Send + Sync),
+}
+
+impl Started<'_> {
+    /// Nobody needs to find it again.
+    pub fn nobody() -> Self {
+        Self { mark: "", told: &|_| {} }
+    }
+}
+
+/// The UMS Server before a restart, to be told from the one after it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Previous {
+    /// Its process. `None`: it was stopped, or which process it is was not found.
+    pub process: Option<ServiceProcess>,
+    /// When the restart was asked for, as [`exec::moment`] tells it.
+    pub asked: Timestamp,
+}
+
+impl Previous {
+    /// With this process, at this moment.
+    pub fn now(process: Option<ServiceProcess>) -> Self {
+        Self { process, asked: exec::moment() }
+    }
+
+    /// Whether this process is one that came after it. Where none was found one may have run all the same: then the start
+    /// of the process tells.
+    pub fn is_followed_by(&self, process: &ServiceProcess) -> bool {
+        match &self.process {
+            Some(before) => !exec::same_process(before, process),
+            None => exec::started_since(process, self.asked),
+        }
+    }
+}
 
 /// What a restart came to.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Restart {
     /// The process before, if one ran.
     pub before: Option<ServiceProcess>,
@@ -80,6 +122,9 @@ pub trait Ums: Send + Sync + 'static {
     /// Finds out what can be found out; `quick`: without running `umsadmin-cli`. Changes nothing and never fails as a
     /// whole: what could not be found out is in [`Findings::problems`].
     async fn look(&self, quick: bool) -> Findings;
+
+    /// The version of the UMS, as `12.09.110`, without running anything: an update may have changed it since the last look.
+    async fn version(&self) -> Option<String>;
 
     /// The UMS IDs, with their evidence.
     async fn ids(&self) -> UmsIds;
@@ -107,17 +152,27 @@ pub trait Ums: Send + Sync + 'static {
         tell: Tell<'_>,
     ) -> Result<Restart, Failed>;
 
-    /// Waits until another process than `before` runs and is healthy, without restarting anything: for a restart found
-    /// started without outcome.
+    /// Waits until another process runs and is healthy, without restarting anything: for a restart found started without
+    /// outcome.
     async fn await_restarted(
         &self,
-        before: Option<ServiceProcess>,
+        before: Previous,
         deadline: Option<Duration>,
         tell: Tell<'_>,
     ) -> Result<Restart, Failed>;
 
+    /// Whether such an answer is a good one on this host.
+    fn is_good(&self, status: HealthStatus) -> bool;
+
     /// The UMS Server's service as it is now.
     async fn service(&self) -> Service;
+
+    /// Whether a program that was started with this mark is still at work, other than the UMS Server it may have started.
+    /// Where that cannot be seen, it may be.
+    async fn at_work(&self, mark: &str) -> bool;
+
+    /// Whether this program is there. Where that cannot be seen, it may be.
+    async fn is_running(&self, program: Running) -> bool;
 
     /// Waits until this program has ended, and ends its whole process group at the deadline.
     async fn await_end(&self, program: Running, deadline: Duration);

@@ -3,7 +3,6 @@
 //! There is no index that could be lost or wrong: what a sealed file is, its signed manifest says. Every file is opened
 //! once at the start; one that cannot be is reported and never counts as a safety backup, nor is it removed.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use umsid_common::digest::Digest;
 use umsid_common::durable::{self, Access, DurableError, Incoming};
+use umsid_common::fault;
 use umsid_common::seal::{self, Manifest, Opened, SealError, SealKey, Trust};
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::SafetyBackup;
@@ -59,6 +59,7 @@ impl From<VaultError> for Failure {
         let failure = Self::of(code, &error);
         match code {
             Code::NoSafetyBackup => failure.remedy("take a new safety backup of this server: `umsid backup`"),
+            Code::DiskFull => failure.remedy("make room where the agent keeps its state"),
             _ => failure,
         }
     }
@@ -159,6 +160,7 @@ impl Vault {
     /// Takes a sealed file in; it counts only when it was read back, opened and found to be ours.
     pub(crate) fn add(&self, file: Incoming) -> Result<SafetyBackup, VaultError> {
         let (path, digest, size) = file.commit_as_is(".age")?;
+        fault::moment("vault kept after");
         let backup = match self.open(&digest) {
             Ok(opened) => entry_of(digest, size, &opened.manifest),
             Err(error) => {
@@ -176,7 +178,7 @@ impl Vault {
     pub(crate) fn open(&self, digest: &Digest) -> Result<Opened, VaultError> {
         let read = |source| VaultError::Read { digest: *digest, source };
         let path = self.path(digest);
-        let file = match File::open(&path) {
+        let file = match durable::open_own(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(VaultError::Missing(*digest));
             }
@@ -185,7 +187,7 @@ impl Vault {
         if durable::digest_of(&file).map_err(read)?.0 != *digest {
             return Err(VaultError::Altered(*digest));
         }
-        let file = File::open(&path).map_err(read)?;
+        let file = durable::open_own(&path).map_err(read)?;
         let opened = seal::open(file, &self.key, &Trust::OwnVault, &self.work, self.limit)
             .map_err(|source| VaultError::Open { digest: *digest, source })?;
         let manifest = &opened.manifest;

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use umsid_agent::config::{CommandLine, Config, ServiceKind};
 
 const EXAMPLE: &str = include_str!("../../deploy/config/agent.toml");
@@ -90,6 +91,51 @@ fn durations_are_in_words_and_commands_are_never_split() {
     assert_eq!(command.parts(), ("/a b/c", &[][..]));
     let config = parse("[ums]\numsadmin_cli = [\"sudo\", \"-n\", \"/a b/c\"]\n").unwrap();
     assert_eq!(config.ums.umsadmin_cli.unwrap().to_string(), "sudo -n /a b/c");
+}
+
+/// A duration past the end of the clock would end the agent where it is used: every key refuses it when it is read.
+#[test]
+fn no_duration_is_longer_than_a_year() {
+    let (mut section, mut refused) = (String::new(), 0);
+    for line in EXAMPLE.lines() {
+        if line.starts_with('[') {
+            section = line.to_owned();
+        }
+        let Some((key, value)) = line.trim_start_matches('#').split_once(" = \"") else { continue };
+        let value = value.split('"').next().unwrap_or_default();
+        let unit = value.trim_start_matches(|c: char| c.is_ascii_digit());
+        if unit.len() == value.len() || !["ms", "s", "min", "h"].contains(&unit) {
+            continue;
+        }
+        for long in ["9000h", "9223372036854775807s"] {
+            let error = parse(&format!("{section}\n{key} = \"{long}\"\n")).unwrap_err();
+            assert!(error.contains(key) && error.contains("a year"), "{section} {key}: {error}");
+        }
+        refused += 1;
+    }
+    assert_eq!(refused, 12);
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_configuration(
+        lines in proptest::collection::vec(line(), 0..8),
+    ) {
+        if let Err(error) = parse(&lines.concat()) {
+            prop_assert!(error.starts_with("/etc/umsid/agent.toml, "), "{error}");
+        }
+    }
+}
+
+/// A line of the example, whole or altered, or anything.
+fn line() -> impl Strategy<Value = String> {
+    let known: Vec<&str> = EXAMPLE.lines().collect();
+    let known = proptest::sample::select(known).prop_map(|line| line.trim_start_matches('#').to_owned());
+    let altered = (known.clone(), 0usize..60, ".{0,3}").prop_map(|(line, at, piece)| {
+        let at = line.char_indices().map(|(at, _)| at).nth(at).unwrap_or(line.len());
+        format!("{}{piece}{}", &line[..at], &line[at..])
+    });
+    prop_oneof![known, altered, ".{0,40}"].prop_map(|line| line + "\n")
 }
 
 #[test]

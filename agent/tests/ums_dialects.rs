@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use umsid_agent::config::Config;
 use umsid_agent::exec;
 use umsid_agent::ums::local::LocalUms;
-use umsid_agent::ums::{Running, Ums as _};
+use umsid_agent::ums::{Started, Ums as _};
 use umsid_common::digest::Fingerprint;
 use umsid_lab::{Lab, Options, Server};
 use umsid_proto::failure::Code;
@@ -79,8 +79,6 @@ fn password() -> SecretString {
 
 fn quiet(_: String, _: Option<Duration>) {}
 
-fn nobody(_: Running) {}
-
 fn lab(dialect: &str) -> Lab {
     let dialects = vec![dialect.to_owned()];
     let lab = Lab::up(&Options { servers: 2, dialects, ..Options::default() }).unwrap();
@@ -144,7 +142,8 @@ async fn whole_job(dialect: &str) {
     let backup = main.back_up("backup").await;
     let started = std::sync::Mutex::new(Vec::new());
     let told = |running| started.lock().unwrap().push(running);
-    let remarks = other.ums.restore(&backup, &password(), &told, &quiet).await.unwrap();
+    let remarks =
+        other.ums.restore(&backup, &password(), Started { mark: "", told: &told }, &quiet).await.unwrap();
     let attempts = if dialect == "restore-needs-stopped" { 2 } else { 1 };
     assert_eq!(started.lock().unwrap().len(), attempts);
     let stopped = matches!(dialect, "restore-stops-server" | "restore-needs-stopped");
@@ -153,7 +152,7 @@ async fn whole_job(dialect: &str) {
 
     let before = other.ums.service().await.process;
     assert_eq!(before.is_none(), stopped);
-    let restart = other.ums.restart(None, &|_| {}, &quiet).await.unwrap();
+    let restart = other.ums.restart(None, Started::nobody(), &quiet).await.unwrap();
     assert_eq!(restart.before, before);
     assert!(restart.after.is_some() && restart.after != before);
     assert_eq!(restart.health.status, HealthStatus::Ok);
@@ -233,7 +232,7 @@ async fn a_wrong_password_is_told_and_not_tried_again() {
         host.ums.ids().await;
         let backup = main.back_up("backup").await;
         let wrong = SecretString::from("another password");
-        let failed = host.ums.restore(&backup, &wrong, &nobody, &quiet).await.unwrap_err();
+        let failed = host.ums.restore(&backup, &wrong, Started::nobody(), &quiet).await.unwrap_err();
         assert_eq!(failed.failure.code, Code::WrongPassword, "{errors}: {failed:#?}");
         assert_eq!(failed.effect, Effect::Possible);
         let calls = lab.calls("ums2").unwrap();
@@ -254,7 +253,11 @@ async fn a_restore_that_hangs_is_ended_with_its_children() {
     config.timeouts.restore = Duration::from_millis(300);
     let host = Host { ums: LocalUms::new(&config).unwrap(), state };
     let servers = lab.processes().len();
-    let failed = host.ums.restore(Path::new("/nonexistent"), &password(), &nobody, &quiet).await.unwrap_err();
+    let failed = host
+        .ums
+        .restore(Path::new("/nonexistent"), &password(), Started::nobody(), &quiet)
+        .await
+        .unwrap_err();
     assert_eq!((failed.failure.code, failed.effect), (Code::CommandTimeout, Effect::Possible), "{failed:#?}");
     umsid_testkit::wait_for("every process to be gone", Duration::from_secs(10), || async {
         (lab.processes().len() == servers).then_some(())
@@ -274,7 +277,7 @@ async fn a_restore_that_failed_while_stopped_leaves_the_server_running() {
     let host = Host::of(&lab, "ums2");
     let file = host.state.path().join("no-backup");
     umsid_common::durable::replace(&file, b"no backup", umsid_common::durable::Access::Private).unwrap();
-    let failed = host.ums.restore(&file, &password(), &nobody, &quiet).await.unwrap_err();
+    let failed = host.ums.restore(&file, &password(), Started::nobody(), &quiet).await.unwrap_err();
     assert_eq!(failed.effect, Effect::Possible);
     assert_eq!(host.ums.service().await.status, ServiceStatus::Running, "{failed:#?}");
     assert!(lab.truth().unwrap().server("ums2").unwrap().starts > 2, "it was stopped for the second try");
@@ -287,7 +290,8 @@ async fn what_is_missing_is_told_and_nothing_has_happened() {
     let mut config = config(lab.server("ums2").unwrap(), state.path());
     config.ums.umsadmin_cli = Some(umsid_agent::config::CommandLine::program(Path::new("/nonexistent/cli")));
     let ums = LocalUms::new(&config).unwrap();
-    let failed = ums.restore(Path::new("/nonexistent"), &password(), &nobody, &quiet).await.unwrap_err();
+    let failed =
+        ums.restore(Path::new("/nonexistent"), &password(), Started::nobody(), &quiet).await.unwrap_err();
     assert_eq!((failed.failure.code, failed.effect), (Code::CommandMissing, Effect::None));
     let findings = ums.look(false).await;
     assert!(findings.ums_ids.local.is_none() && findings.ums_ids.reason.contains("/nonexistent/cli"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use umsid_agent::config::{CommandLine, Config};
 use umsid_agent::exec::{self, ExecError, Program, Rules};
-use umsid_agent::ums::Running;
+use umsid_agent::ums::{Running, Started};
 use umsid_proto::failure::Code;
 use umsid_testkit::{scratch, wait_for};
 
@@ -33,7 +33,8 @@ async fn run(script: &str, deadline: Duration) -> (Result<exec::Ran, ExecError>,
     let rules = rules();
     let running = Mutex::new(None);
     let started = |process| *running.lock().unwrap() = Some(process);
-    let ran = Program::new(shell(script), &rules, deadline).run_telling(&started).await;
+    let ran =
+        Program::new(shell(script), &rules, deadline).run_telling(Started { mark: "", told: &started }).await;
     let running: Running = running.into_inner().unwrap().expect("it was told which process it is");
     wait_for("the group to be gone", SOON, || async { (!group_exists(running.pid)).then_some(()) }).await;
     (ran, running)
@@ -176,7 +177,7 @@ async fn a_program_nobody_waits_for_any_more_is_ended_unless_it_survives() {
         let program = Program::new(shell("sleep 600 & wait"), &rules, SOON);
         let program = if survives { program.survives() } else { program };
         tokio::select! {
-            _ = program.run_telling(&started) => panic!("it cannot end"),
+            _ = program.run_telling(Started { mark: "", told: &started }) => panic!("it cannot end"),
             () = wait_for("its start", SOON, || async { running.lock().unwrap().is_some().then_some(()) }) => {}
         }
         let running: Running = running.into_inner().unwrap().unwrap();
@@ -218,4 +219,20 @@ async fn another_process_with_the_same_id_is_not_waited_for() {
     let gone = Running { pid: own.pid, started: before };
     assert!(exec::await_end(gone, Duration::ZERO, Duration::ZERO).await);
     assert!(exec::is_running(&own));
+}
+
+#[tokio::test]
+async fn what_works_for_an_operation_is_found_by_its_mark() {
+    let rules = rules();
+    let mark = format!("20261122t204512-{:06x}.1.1", std::process::id());
+    let told = |_| {};
+    // A child that the program leaves behind has the mark too.
+    let program = Program::new(shell("sleep 600 & exec sleep 600"), &rules, SOON);
+    let found = || exec::marked(&mark).expect("processes are seen here").len();
+    assert_eq!(found(), 0);
+    tokio::select! {
+        _ = program.run_telling(Started { mark: &mark, told: &told }) => panic!("it cannot end"),
+        () = wait_for("both to be there", SOON, || async { (found() == 2).then_some(()) }) => {}
+    }
+    wait_for("both to be gone", SOON, || async { (found() == 0).then_some(()) }).await;
 }

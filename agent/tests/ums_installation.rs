@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use umsid_agent::config::{CommandLine, Config};
+use umsid_agent::ums::Started;
 use umsid_agent::ums::health::Address;
 use umsid_agent::ums::installation::{self, Installation};
 use umsid_agent::ums::workspace::Workspace;
@@ -149,7 +150,7 @@ async fn left_overs_are_swept_but_not_from_under_a_program_that_uses_them() {
     let began = tokio::sync::Notify::new();
     let told = |_| began.notify_one();
     let program = Program::new(command, &rules, std::time::Duration::from_secs(60));
-    let running = program.run_telling(&told);
+    let running = program.run_telling(Started { mark: "", told: &told });
     let sweeping = async {
         began.notified().await;
         // Between fork and exec the command line is still that of this test.

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use umsid_agent::config::Config;
 use umsid_agent::service::systemd::Shown;
 use umsid_agent::ums::local::LocalUms;
-use umsid_agent::ums::{Failed, Running, Ums as _};
+use umsid_agent::ums::{Failed, Previous, Running, Started, Ums as _};
 use umsid_common::durable::{self, Access};
 use umsid_lab::{Lab, Options, Server};
 use umsid_proto::failure::Code;
-use umsid_proto::model::{HealthStatus, ServiceStatus};
+use umsid_proto::model::{HealthStatus, ServiceProcess, ServiceStatus};
 
 // Written by hand after the documented format of `systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p ControlGroup`. The order is that
 // of the properties in systemd, not of the arguments, and changed between versions.
@@ -43,20 +44,36 @@ fn what_systemctl_shows_is_understood() {
 
 struct Host {
     ums: LocalUms,
+    config: Config,
     _state: tempfile::TempDir,
 }
 
 impl Host {
     /// `service` is the `[service]` section, `health` adds to `[health]`.
     fn new(server: &Server, service: &str, health: &str) -> Self {
+        Self::with(server, &format!("web_port = {}", server.https_port), service, health)
+    }
+
+    /// `ums` adds to `[ums]`.
+    fn with(server: &Server, ums: &str, service: &str, health: &str) -> Self {
         let state = umsid_testkit::scratch();
+        let config = Self::config(server, state.path(), ums, service, health);
+        Self { ums: LocalUms::new(&config).unwrap(), config, _state: state }
+    }
+
+    /// Another agent on the same state directory.
+    fn start_again(&mut self) {
+        self.ums = LocalUms::new(&self.config).unwrap();
+    }
+
+    fn config(server: &Server, state: &Path, ums: &str, service: &str, health: &str) -> Config {
         let text = format!(
             r#"
             state_dir = "{state}"
             [ums]
             umsadmin_cli = "{cli}"
             install_dir = "{install}"
-            web_port = {port}
+            {ums}
             [timeouts]
             service = "10s"
             grace = "100ms"
@@ -67,13 +84,11 @@ impl Host {
             [service]
             {service}
             "#,
-            state = state.path().join("agent").display(),
+            state = state.join("agent").display(),
             cli = server.umsadmin_cli.display(),
             install = server.install_dir.display(),
-            port = server.https_port,
         );
-        let config = Config::parse(&text, Path::new("test.toml")).unwrap();
-        Self { ums: LocalUms::new(&config).unwrap(), _state: state }
+        Config::parse(&text, Path::new("test.toml")).unwrap()
     }
 }
 
@@ -113,8 +128,11 @@ async fn every_kind_of_control_restarts_and_knows_the_process() {
         let told = Mutex::new(Vec::new());
         let programs = Mutex::new(Vec::new());
         let started = |program: Running| programs.lock().unwrap().push(program);
-        let restart =
-            host.ums.restart(None, &started, &|text, _| told.lock().unwrap().push(text)).await.unwrap();
+        let restart = host
+            .ums
+            .restart(None, Started { mark: "", told: &started }, &|text, _| told.lock().unwrap().push(text))
+            .await
+            .unwrap();
         assert!(!programs.lock().unwrap().is_empty(), "{kind}: which program does it");
         assert_eq!(restart.before, before.process, "{kind}");
         assert_eq!(restart.after.map(|process| process.pid), lab.truth().unwrap().servers[0].pid, "{kind}");
@@ -130,7 +148,8 @@ async fn a_stopped_server_is_started() {
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"10s\"");
     lab.set("ums1", "start", "refuses").unwrap();
-    let failed = host.ums.restart(Some(Duration::from_millis(300)), &|_| {}, &quiet).await.unwrap_err();
+    let failed =
+        host.ums.restart(Some(Duration::from_millis(300)), Started::nobody(), &quiet).await.unwrap_err();
     assert!(
         matches!(failed.failure.code, Code::ServiceControl | Code::NotRestarted | Code::NotHealthy),
         "{failed:#?}"
@@ -138,7 +157,7 @@ async fn a_stopped_server_is_started() {
     let service = host.ums.service().await;
     assert_eq!((service.status, service.process), (ServiceStatus::Stopped, None));
     lab.set("ums1", "start", "normal").unwrap();
-    let restart = host.ums.restart(None, &|_| {}, &quiet).await.unwrap();
+    let restart = host.ums.restart(None, Started::nobody(), &quiet).await.unwrap();
     assert!(restart.before.is_none() && restart.after.is_some());
 }
 
@@ -146,7 +165,7 @@ async fn fails(lab: &Lab, key: &str, value: &str, health: &str) -> Failed {
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), health);
     lab.set("ums1", key, value).unwrap();
-    host.ums.restart(None, &|_| {}, &quiet).await.unwrap_err()
+    host.ums.restart(None, Started::nobody(), &quiet).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -176,7 +195,7 @@ async fn a_restart_without_effect_is_none() {
     let kind = format!("control = \"umsadmin-cli\"\npid_file = \"{}\"", server.pid_file.display());
     lab.set("ums1", "exit_zero_no_effect", "server restart").unwrap();
     let host = Host::new(server, &kind, "deadline = \"300ms\"");
-    let failed = host.ums.restart(None, &|_| {}, &quiet).await.unwrap_err();
+    let failed = host.ums.restart(None, Started::nobody(), &quiet).await.unwrap_err();
     assert_eq!(failed.failure.code, Code::NotRestarted, "{failed:#?}");
     assert!(failed.failure.to_string().contains("is still there"));
 }
@@ -197,7 +216,7 @@ async fn warn_is_good_only_where_configured() {
     assert!(failed.failure.to_string().contains("warn"));
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"10s\"\nwarn_is_good = true");
-    let restart = host.ums.restart(None, &|_| {}, &quiet).await.unwrap();
+    let restart = host.ums.restart(None, Started::nobody(), &quiet).await.unwrap();
     assert_eq!(restart.health.status, HealthStatus::Warn);
 }
 
@@ -208,7 +227,7 @@ async fn serverstatus_counts_only_after_check_status_has_been_silent_for_long() 
     assert_eq!(failed.failure.code, Code::NotHealthy, "{failed:#?}");
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"10s\"\nfallback_after = \"100ms\"");
-    let restart = host.ums.restart(None, &|_| {}, &quiet).await.unwrap();
+    let restart = host.ums.restart(None, Started::nobody(), &quiet).await.unwrap();
     assert_eq!((restart.health.status, restart.health.source.as_str()), (HealthStatus::Ok, "serverstatus"));
     let findings = host.ums.look(true).await;
     assert_eq!(findings.health.source, "serverstatus");
@@ -221,12 +240,49 @@ async fn a_restart_found_without_outcome_is_waited_for() {
     let server = lab.server("ums1").unwrap();
     let host = Host::new(server, &script(server), "deadline = \"300ms\"");
     let now = host.ums.service().await.process;
-    let failed = host.ums.await_restarted(now, None, &quiet).await.unwrap_err();
-    assert_eq!(failed.failure.code, Code::NotRestarted);
-    let restart = host.ums.await_restarted(None, Some(Duration::from_secs(10)), &quiet).await.unwrap();
-    assert_eq!(restart.after, now);
-    let older = now.map(|process| umsid_proto::model::ServiceProcess { pid: process.pid + 1, ..process });
-    assert!(host.ums.await_restarted(older, Some(Duration::from_secs(10)), &quiet).await.is_ok());
+    let after_its_start = |seconds| now.unwrap().started + SignedDuration::from_secs(seconds);
+    let older = now.map(|process| ServiceProcess { pid: process.pid + 1, ..process });
+    // The process of before is not a new one, known or not.
+    for before in [
+        Previous { process: now, asked: after_its_start(0) },
+        Previous { process: None, asked: after_its_start(10) },
+    ] {
+        let failed = host.ums.await_restarted(before, None, &quiet).await.unwrap_err();
+        assert_eq!(failed.failure.code, Code::NotRestarted, "{before:?}");
+    }
+    for before in [
+        Previous { process: older, asked: after_its_start(10) },
+        Previous { process: None, asked: after_its_start(0) },
+    ] {
+        let restart = host.ums.await_restarted(before, Some(Duration::from_secs(10)), &quiet).await.unwrap();
+        assert_eq!(restart.after, now, "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_configured_is_found_out_and_kept() {
+    let lab = lab();
+    let server = lab.server("ums1").unwrap();
+    let mut host = Host::with(server, "", &script(server), "deadline = \"10s\"\nfallback_after = \"100ms\"");
+    // A restart finds it out, too: the agent may have died in the middle of the first one there ever was.
+    assert_eq!(host.ums.look(true).await.health.status, HealthStatus::Unreachable);
+    let restart = host.ums.restart(None, Started::nobody(), &quiet).await.unwrap();
+    assert_eq!(restart.health.status, HealthStatus::Ok);
+    host.start_again();
+    assert_eq!(host.ums.look(true).await.health.status, HealthStatus::Ok);
+
+    // Found out once is not found out for good.
+    let kept = host.config.state_dir.join("web-port.json");
+    for stale in ["1", "no port"] {
+        durable::replace(&kept, stale.as_bytes(), Access::Private).unwrap();
+        host.start_again();
+        assert_eq!(host.ums.look(true).await.health.status, HealthStatus::Unreachable, "{stale}");
+        assert_eq!(host.ums.look(false).await.health.status, HealthStatus::Ok, "{stale}");
+        host.start_again();
+        assert_eq!(host.ums.look(true).await.health.status, HealthStatus::Ok, "{stale}");
+    }
+    let calls = lab.calls("ums1").unwrap().iter().filter(|call| call.is("ports list")).count();
+    assert_eq!(calls, 3, "nobody asks for what is known");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Records each of which carries the hash of the one before, so that nothing can be taken out or changed unseen.
 
 use crate::digest::{Digest, Digester};
+use crate::name::RunId;
 
 /// The link before the first record.
 pub fn genesis() -> Digest {
@@ -14,6 +15,11 @@ pub fn link(previous: &Digest, number: u64, body: &[u8]) -> Digest {
     digester.update(&number.to_be_bytes());
     digester.update(body);
     digester.finish()
+}
+
+/// What is signed to vouch for a record of a run's journal, and with it for all before.
+pub fn vouched(run: &RunId, number: u64, link: &Digest) -> Vec<u8> {
+    format!("umsid journal\n{run}\n{number}\n{link}").into_bytes()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Files that are visible only when whole, verified and on disk.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Digester};
+use crate::fault;
 
 /// What names of files end in that are not whole yet.
 const UNFINISHED: &str = ".incoming";
@@ -87,9 +88,90 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), DurableE
     publish(file, path)
 }
 
+/// Writes a private file on from this length, synced, and cuts off whatever was behind: what a write that broke off
+/// left. Made where it is missing. What is before is not touched.
+pub fn append(path: &Path, length: u64, bytes: &[u8]) -> Result<(), DurableError> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(failed("cannot open", path))?;
+    let there = file.metadata().map_err(failed("cannot examine", path))?.len();
+    if there < length {
+        let why = format!("it has {there} bytes, and had {length}");
+        return Err(failed("cannot write on", path)(io::Error::new(io::ErrorKind::UnexpectedEof, why)));
+    }
+    file.set_len(length).map_err(failed("cannot write", path))?;
+    file.seek(io::SeekFrom::Start(length)).map_err(failed("cannot write", path))?;
+    file.write_all(bytes).map_err(failed("cannot write", path))?;
+    file.sync_all().map_err(failed("cannot sync", path))?;
+    if length == 0 { sync_directory(directory_of(path)) } else { Ok(()) }
+}
+
+/// Opens a file for reading. A directory is none, nor is a pipe or device that would hold up for ever whoever opens it.
+pub fn open(path: &Path) -> io::Result<File> {
+    only_files(File::options().read(true), Links::Followed, path)
+}
+
+/// The same where nobody but us puts files: a link there is not ours, and is not followed.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    only_files(File::options().read(true), Links::Refused, path)
+}
+
+/// Overwrites a file of ours with zeros, as many as `most` bytes. What has another name too is left alone: there it may
+/// be somebody else's.
+pub fn overwrite(path: &Path, most: u64) -> io::Result<()> {
+    let mut file = only_files(File::options().write(true), Links::Refused, path)?;
+    let found = file.metadata()?;
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(&found) > 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has another name too"));
+    }
+    io::copy(&mut io::repeat(0).take(found.len().min(most)), &mut file)?;
+    file.sync_data()
+}
+
+/// Takes the lock file of a directory of ours for writing, and makes it (0600) where there is none.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    only_files(options.create(true).truncate(false).write(true), Links::Refused, path)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    Followed,
+    Refused,
+}
+
+fn only_files(options: &mut fs::OpenOptions, links: Links, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let refused = if links == Links::Refused { OFlags::NOFOLLOW } else { OFlags::empty() };
+        // Without waiting for whoever is at the other end of a pipe; with a file it means nothing.
+        let flags = (OFlags::NONBLOCK | refused).bits();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options, i32::try_from(flags).unwrap_or_default());
+    }
+    #[cfg(not(unix))]
+    if links == Links::Refused && path.is_symlink() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+    }
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    Ok(file)
+}
+
 /// The content, or `None` where there is no such file: missing is an answer, unreadable is an error.
 pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
-    match fs::read(path) {
+    let read = |mut file: File| {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    match open(path).and_then(read) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("cannot read", path)(error)),
@@ -299,6 +381,7 @@ pub fn digest_of(mut from: impl io::Read) -> io::Result<(Digest, u64)> {
 
 /// A new private file of a name nobody can foresee (O_EXCL, 0600), removed when dropped.
 fn unfinished(dir: &Path) -> Result<NamedTempFile, DurableError> {
+    fault::moment("file write");
     let mut builder = tempfile::Builder::new();
     builder.prefix("").rand_bytes(16).suffix(UNFINISHED);
     #[cfg(unix)]
@@ -309,6 +392,7 @@ fn unfinished(dir: &Path) -> Result<NamedTempFile, DurableError> {
 /// Syncs the file by its name, for another program may have put another in its place; renames; syncs the directory.
 fn publish(file: NamedTempFile, path: &Path) -> Result<(), DurableError> {
     let by_name = File::options().write(true).open(file.path()).map_err(failed("cannot open", path))?;
+    fault::moment("file sync");
     by_name.sync_all().map_err(failed("cannot sync", path))?;
     file.persist(path).map_err(|error| failed("cannot put into place", path)(error.error))?;
     sync_directory(directory_of(path))

@@ -4,6 +4,8 @@
 //! - [`digest`]: SHA-256 of files, fingerprints of certificates;
 //! - [`durable`]: files that are visible only when whole, verified and on disk;
 //! - [`chain`]: records each of which carries the hash of the one before;
+//! - [`fault`]: moments at which a test may end or freeze the process;
+//! - [`memory`]: of a process that holds keys, closed to others;
 //! - [`tls`]: the only place where TLS is built;
 //! - [`pairing`]: how two sides that know a secret prove it during enrolment;
 //! - [`seal`]: a backup with its password, encrypted to the servers that may open it and signed by its source;
@@ -12,6 +14,8 @@
 pub mod chain;
 pub mod digest;
 pub mod durable;
+pub mod fault;
+pub mod memory;
 pub mod name;
 pub mod pairing;
 pub mod seal;

@@ -6,7 +6,6 @@
 mod content;
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -233,7 +232,7 @@ pub fn seal(
     let encryptor = age::Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient))
         .map_err(|error| SealError::Content(format!("it cannot be sealed to these recipients: {error}")))?;
 
-    let mut file = File::open(backup).map_err(failed("cannot read", backup))?;
+    let mut file = durable::open(backup).map_err(failed("cannot read", backup))?;
     let backup_size = file.metadata().map_err(failed("cannot read", backup))?.len();
     let cannot_write = || failed("cannot write", Path::new(SEALED));
     // age forgets what kind of error met its header; from a buffer the header is written along with the rest.

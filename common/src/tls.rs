@@ -3,6 +3,7 @@
 mod connect;
 mod credentials;
 mod listener;
+mod places;
 mod verifier;
 
 use std::path::{Path, PathBuf};
@@ -108,13 +109,14 @@ pub fn verify_own(chain: &[Vec<u8>], message: &[u8], signature: &[u8]) -> Result
 pub struct Tls {
     files: Files,
     current: ArcSwap<Credentials>,
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 impl Tls {
     /// Loads the files.
     pub fn load(files: Files) -> Result<Arc<Self>, TlsError> {
         let current = ArcSwap::from_pointee(Credentials::load(&files)?);
-        Ok(Arc::new(Self { files, current }))
+        Ok(Arc::new(Self { files, current, changed: tokio::sync::watch::Sender::new(()) }))
     }
 
     /// The files it was loaded from.
@@ -134,7 +136,13 @@ impl Tls {
             return Ok(false);
         }
         self.current.store(Arc::new(new));
+        self.changed.send_replace(());
         Ok(true)
+    }
+
+    /// Tells when other credentials are in use than before.
+    fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 

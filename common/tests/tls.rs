@@ -280,6 +280,55 @@ async fn callers_with_unfit_certificates_are_refused_each_by_its_alert() {
 }
 
 #[tokio::test]
+async fn names_that_nearly_are_somebodys_are_nobodys() {
+    let ca = Ca::new("t");
+    let server = Side::new(&ca, &ca.agent("c", "s"));
+    let serving = serve(&server.tls, Limits::default()).await;
+    for uri in [
+        "spiffe://t/coordinator/..",
+        "spiffe://t/agent/../coordinator/anna",
+        "spiffe://t/coordinator/anna/",
+        "spiffe://t/coordinator//anna",
+        "spiffe://t//coordinator/anna",
+        "spiffe://t/coordinator/anna\0",
+        "spiffe://t\0/coordinator/anna",
+        "spiffe://t/coordinator/an/na",
+        "spiffe://t/coordinator/anna?role=agent",
+        "spiffe://t/coordinator/anna#",
+        "spiffe://t/coordinator/%61nna",
+        "spiffe://t/coordinator/%D0%B0nna",
+        "spiffe://t/coordinator/xn--nna-7cd",
+        "spiffe://t/coordinator/Anna",
+        "spiffe://T/coordinator/anna",
+        "SPIFFE://t/coordinator/anna",
+        "spiffe://t:443/coordinator/anna",
+        "spiffe://x@t/coordinator/anna",
+        "spiffe://t/root/anna",
+        "spiffe://t/coordinator",
+        "spiffe://t/agent/c",
+        "spiffe://t/agent/c/s/x",
+        "spiffe:///coordinator/anna",
+        " spiffe://t/coordinator/anna",
+        "",
+    ] {
+        let answer = alert(&serving.address, careless_client(Some(&ca.issue(&Wanted::uri(uri))))).await;
+        if uri.contains("xn--") {
+            // A name like any other of ASCII letters: nobody turns it into what it may look like elsewhere.
+            assert_eq!(answer, None);
+            continue;
+        }
+        assert_eq!(answer, Some(AlertDescription::AccessDenied), "{uri:?}");
+    }
+    // Nobody's word but one's own.
+    let own = SelfSigned::generate();
+    let key = secrecy::ExposeSecret::expose_secret(&own.key_pem).to_owned();
+    let mut issued = ca.coordinator("anna");
+    (issued.certificate, issued.key_pem) = (own.certificate.clone(), key);
+    let answer = alert(&serving.address, careless_client(Some(&issued))).await;
+    assert_eq!(answer, Some(AlertDescription::UnknownCA));
+}
+
+#[tokio::test]
 async fn nothing_less_than_tls_13_is_spoken_on_either_side() {
     let ca = Ca::new("t");
     let server = Side::new(&ca, &ca.agent("c", "s"));
@@ -462,6 +511,102 @@ async fn silent_and_slow_clients_are_dropped_while_others_are_served() {
     }
 }
 
+/// Half-open connections of every kind, anew when they are dropped, until this is.
+struct Flood(Vec<tokio::task::JoinHandle<()>>);
+
+impl Flood {
+    fn from(local: &'static str, server: &str, width: usize) -> Self {
+        let server: SocketAddr = server.parse().unwrap();
+        let stalls = (0..width).map(move |number| async move {
+            loop {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.bind(SocketAddr::new(local.parse().unwrap(), 0)).unwrap();
+                let Ok(mut stream) = socket.connect(server).await else { continue };
+                // Nothing; one byte; the head of a record that never comes; a reset.
+                let words: &[u8] = [&b""[..], &[22], &[22, 3, 1, 2, 0, 1, 0], b""][number % 4];
+                let _ = stream.write_all(words).await;
+                if number % 4 == 3 {
+                    let _ = stream.set_zero_linger();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+                // Until it is dropped at the other end. One byte after the other, now and then.
+                while tokio::time::timeout(Duration::from_millis(400), stream.read_u8()).await.is_err() {
+                    let _ = stream.write_all(&[0]).await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Self(stalls.map(tokio::spawn).collect())
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+#[tokio::test]
+async fn half_open_connections_keep_nobody_out() {
+    let ca = Ca::new("t");
+    let server = Side::new(&ca, &ca.agent("c", "s"));
+    let serving = serve(&server.tls, Limits::default()).await;
+    let _flood = Flood::from("127.0.0.1", &serving.address, 400);
+    let caller = Side::new(&ca, &ca.coordinator("anna"));
+    let expected = server.tls.current().identity().clone();
+    for _ in 0..10 {
+        // From the same address as the flood: one that meets it at its worst may have to try again.
+        let (since, caller, expected, patience) = (Instant::now(), &caller, &expected, &patience());
+        let channel = wait_for("a connection", SOON, || async {
+            connect(&serving.address, &caller.tls, expected, patience).await.ok()
+        });
+        assert_eq!(call(&channel.await).await.unwrap().1, "good");
+        assert!(since.elapsed() < Duration::from_secs(3), "served after {:?}", since.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// All of 127/8 is there only with Linux.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_floods_takes_no_place_from_another() {
+    let ca = Ca::new("t");
+    let server = Side::new(&ca, &ca.agent("c", "s"));
+    let limits = Limits { handshakes: 8, ..Limits::default() };
+    let serving = serve(&server.tls, limits).await;
+    let _flood = Flood::from("127.0.0.2", &serving.address, 100);
+    // Slow, and so for long among those who are not done, while hundreds come and go.
+    let tcp = TcpStream::connect(&serving.address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let config = careless_client(Some(&ca.coordinator("anna")));
+    let name = ServerName::try_from("umsid.invalid").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    tokio::time::timeout(SOON, stream.read_u8()).await.unwrap().expect("a welcome");
+}
+
+#[tokio::test]
+async fn who_holds_the_most_connections_is_refused_before_others_are() {
+    let ca = Ca::new("t");
+    let server = Side::new(&ca, &ca.agent("c", "s"));
+    let serving = serve(&server.tls, Limits { connections: 3, ..Limits::default() }).await;
+    let expected = server.tls.current().identity().clone();
+    let greedy = Side::new(&ca, &ca.observer("greedy"));
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let channel = connect(&serving.address, &greedy.tls, &expected, &patience()).await.unwrap();
+        call(&channel).await.unwrap();
+        held.push(channel);
+    }
+    assert!(connect(&serving.address, &greedy.tls, &expected, &patience()).await.is_err());
+    let anna = Side::new(&ca, &ca.coordinator("anna"));
+    let channel = connect(&serving.address, &anna.tls, &expected, &patience()).await.unwrap();
+    call(&channel).await.unwrap();
+    // What was there first goes on.
+    call(&held[0]).await.unwrap();
+    call(&channel).await.unwrap();
+}
+
 #[tokio::test]
 async fn there_are_no_more_connections_than_allowed_and_closed_ones_do_not_count() {
     let ca = Ca::new("t");
@@ -496,7 +641,17 @@ async fn a_new_revocation_list_cuts_off_new_connections_and_old_ones() {
     ca.write_trust(server.dir.path());
     assert!(server.tls.reload().unwrap());
     assert_eq!(server.tls.current().crl_number(), 2);
-    assert_eq!(call(&old).await.unwrap().1, "the certificate is not trusted: revoked");
+    // Its connection is ended; what slips through before is judged by itself, and no other connection comes about.
+    wait_for("the old connection to end", SOON, || async {
+        match call(&old).await {
+            Ok((_, verdict)) => {
+                assert_eq!(verdict, "the certificate is not trusted: revoked");
+                None
+            }
+            Err(error) => Some(error),
+        }
+    })
+    .await;
     let new = connect(&serving.address, &caller.tls, &expected, &patience()).await;
     assert!(matches!(new, Err(ConnectError::Rejected { .. })), "{new:?}");
 }

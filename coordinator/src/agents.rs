@@ -18,6 +18,7 @@ use umsid_proto::{LARGEST_MESSAGE, PROTOCOL, wire};
 use crate::inventory::Server;
 
 mod calls;
+mod journals;
 mod tend;
 
 pub use calls::UPLOAD_CHUNK;
@@ -112,6 +113,7 @@ struct Peer {
     cluster: ClusterName,
     server: ServerName,
     hello: Hello,
+    tls: Arc<Tls>,
 }
 
 /// An agent that answered and proved to be who was dialled. Cheap to clone; connects again by itself.
@@ -158,19 +160,20 @@ impl Agents {
         let (newest, oldest) = PROTOCOL;
         let ours = wire::HelloRequest { protocol_min: oldest, protocol_max: newest };
         let answer = call(&server.address, PROMPT, agent_client(&channel).hello(ours)).await?;
-        let hello = greeted(answer, cluster, name, server, clock, sent.elapsed())?;
+        let hello = greeted(&answer, cluster, name, server, clock, sent.elapsed())?;
         Ok(Agent(Arc::new(Peer {
             channel,
             address: server.address.clone(),
             cluster: cluster.clone(),
             server: name.clone(),
             hello,
+            tls: self.tls.clone(),
         })))
     }
 }
 
 fn greeted(
-    answer: wire::HelloResponse,
+    answer: &wire::HelloResponse,
     cluster: &ClusterName,
     name: &ServerName,
     server: &Server,
@@ -184,7 +187,9 @@ fn greeted(
             Code::Protocol,
             format!(
                 "agent {} speaks protocol {} to {}, this umsid speaks {oldest} to {newest}",
-                answer.agent_version, answer.protocol_min, answer.protocol_max
+                model::line(&answer.agent_version),
+                answer.protocol_min,
+                answer.protocol_max
             ),
         )
         .remedy("install agent and coordinator of the same version")
@@ -193,6 +198,7 @@ fn greeted(
     if answer.cluster != cluster.as_str() || answer.server != name.as_str() {
         let why =
             format!("it calls itself {}/{}, its certificate {cluster}/{name}", answer.cluster, answer.server);
+        let why = model::line(&why);
         return Err(Invalid::new("hello.server", why).into());
     }
     let recipient: Recipient = named("hello.recipient", &answer.recipient)?;
@@ -208,7 +214,7 @@ fn greeted(
     let half = SignedDuration::try_from(round_trip / 2).unwrap_or_default();
     Ok(Hello {
         protocol,
-        agent_version: answer.agent_version,
+        agent_version: model::line(&answer.agent_version),
         crl_number: answer.crl_number,
         certificate: (
             model::moment("hello.certificate_not_before", answer.certificate_not_before_unix_ms)?,
@@ -261,7 +267,7 @@ fn sorted(address: &str, status: &Status) -> AgentError {
         | tonic::Code::Cancelled
         | tonic::Code::DeadlineExceeded
         | tonic::Code::Unknown
-        | tonic::Code::Aborted => lost(format!("{address}: {}", status.message())),
+        | tonic::Code::Aborted => lost(format!("{address}: {}", model::line(status.message()))),
         _ => Failure::from(status).into(),
     }
 }

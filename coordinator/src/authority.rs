@@ -3,6 +3,7 @@
 //! It lives in one directory: `certificate.pem`, the key as `key.pem` (0600) or, under a passphrase, `key.age`, and
 //! `register.json` with every certificate ever issued and the current revocation list.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use rcgen::{
     SerialNumber,
 };
 use umsid_common::durable::{self, Access, DurableError};
-use umsid_common::name::{Identity, TrustDomain, random_bytes};
+use umsid_common::name::{CallerName, Identity, Role, TrustDomain, random_bytes};
 use umsid_common::tls;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -242,6 +243,19 @@ impl Authority {
         register.newest(identity).cloned()
     }
 
+    /// The newest certificate of every observer, of those that are good.
+    pub fn observers(&self) -> BTreeMap<CallerName, Entry> {
+        let register = self.register.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = Timestamp::now();
+        let good = register.issued.iter().filter(|entry| entry.revoked.is_none() && entry.not_after > now);
+        let of_observer = |entry: &Entry| match entry.identity.parse::<Identity>().ok()?.role {
+            Role::Observer(name) => Some((name, entry.clone())),
+            Role::Agent { .. } | Role::Coordinator(_) => None,
+        };
+        // In the order of issue: the last one stays.
+        good.filter_map(of_observer).collect()
+    }
+
     /// Issues a certificate for the key in this request (PKCS#10 DER), which must ask for this identity and nothing else.
     ///
     /// # Errors
@@ -328,22 +342,34 @@ impl Authority {
     /// Gives a coordinator or observer what it needs in a directory: key (made if there is none), certificate, anchors,
     /// revocation list.
     pub fn equip(&self, files: &tls::Files, identity: &Identity) -> Result<Issued, AuthorityError> {
-        let key_pem: SecretString = match durable::read_optional(&files.key)? {
+        match durable::read_optional(&files.key)? {
             Some(pem) => {
                 let pem = Zeroizing::new(pem);
-                String::from_utf8_lossy(&pem).into_owned().into()
+                self.equip_with(&String::from_utf8_lossy(&pem).into_owned().into(), files, identity)
             }
-            None => {
-                let key = tls::generate_key();
-                durable::replace(&files.key, key.expose_secret().as_bytes(), Access::Private)?;
-                key
-            }
-        };
+            None => self.rekey(files, identity),
+        }
+    }
+
+    /// The same, with a new key. If it breaks off between key and certificate, these do not fit each other until it is done
+    /// again.
+    pub fn rekey(&self, files: &tls::Files, identity: &Identity) -> Result<Issued, AuthorityError> {
+        let key = tls::generate_key();
+        durable::replace(&files.key, key.expose_secret().as_bytes(), Access::Private)?;
+        self.equip_with(&key, files, identity)
+    }
+
+    fn equip_with(
+        &self,
+        key_pem: &SecretString,
+        files: &tls::Files,
+        identity: &Identity,
+    ) -> Result<Issued, AuthorityError> {
         let unusable = |error: tls::TlsError| AuthorityError::Unusable {
             path: files.key.clone(),
             why: error.to_string(),
         };
-        let csr = tls::request(&key_pem, identity).map_err(unusable)?;
+        let csr = tls::request(key_pem, identity).map_err(unusable)?;
         let issued = self.issue(&csr, identity)?;
         durable::replace(&files.anchors, self.certificate_pem.as_bytes(), Access::Private)?;
         self.publish(files)?;

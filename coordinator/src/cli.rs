@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use data_encoding::BASE64;
 use jiff::Timestamp;
-use umsid_common::name::ClusterName;
+use umsid_common::name::{ClusterName, Identity};
 use umsid_common::telemetry::{self, LogFormat};
 use umsid_common::tls::{self, Tls};
 
@@ -23,11 +23,13 @@ mod backup;
 mod doctor;
 mod drive;
 mod enroll;
+mod from_agents;
 mod init;
 mod observer;
 mod plan;
 mod prepare;
 pub mod printout;
+mod rekey;
 mod restart;
 mod resume;
 mod rollback;
@@ -35,6 +37,8 @@ mod runs;
 mod servers;
 mod status;
 mod sync;
+mod trust;
+mod unlock;
 
 pub use printout::{Format, Printout};
 
@@ -81,11 +85,24 @@ enum Command {
     Runs(runs::Runs),
     Resume(resume::Resume),
     Rollback(rollback::Rollback),
+    Unlock(unlock::Unlock),
     Doctor(doctor::Doctor),
     Observer(observer::Observer),
+    Rekey(rekey::Rekey),
     /// The exit codes and what they mean
     #[command(long_about = format!("The exit codes of umsid.\n\n{}", exit::table()))]
     ExitCodes,
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into this directory
+    #[command(hide = true)]
+    Man {
+        /// Which
+        dir: PathBuf,
+    },
 }
 
 fn after_help() -> String {
@@ -126,13 +143,25 @@ impl Umsid {
             Command::Runs(runs) => runs.run(&context).await,
             Command::Resume(resume) => resume.run(&context).await,
             Command::Rollback(rollback) => rollback.run(&context).await,
+            Command::Unlock(unlock) => unlock.run(&context).await,
             Command::Doctor(doctor) => doctor.run(&context).await,
-            Command::Observer(observer) => observer.run(&context),
+            Command::Observer(observer) => observer.run(&context).await,
+            Command::Rekey(rekey) => rekey.run(&context).await,
             Command::ExitCodes => {
                 match context.out.format() {
                     Format::Json => context.out.json(&exit::document())?,
                     Format::Table => context.out.text(exit::table().trim_end())?,
                 }
+                Ok(Exit::Success)
+            }
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "umsid", &mut script);
+                context.out.text(String::from_utf8(script)?.trim_end())?;
+                Ok(Exit::Success)
+            }
+            Command::Man { dir } => {
+                clap_mangen::generate_to(Self::command(), &dir).context("the pages cannot be written")?;
                 Ok(Exit::Success)
             }
         }
@@ -197,9 +226,7 @@ impl Context {
         if !authority.can_sign() {
             return Ok(());
         }
-        let pem = std::fs::read_to_string(&files.certificate)?;
-        let identity =
-            tls::identity_of(&first_certificate(&pem).context("there is no certificate in the file")?)?;
+        let identity = own_identity(files)?;
         let Some(newest) = authority.newest(&identity) else { return Ok(()) };
         let (life, left) = (
             newest.not_before.duration_until(newest.not_after),
@@ -212,6 +239,13 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Who the certificate among these files says we are.
+fn own_identity(files: &tls::Files) -> anyhow::Result<Identity> {
+    let pem = std::fs::read_to_string(&files.certificate)
+        .with_context(|| format!("cannot read {}", files.certificate.display()))?;
+    Ok(tls::identity_of(&first_certificate(&pem).context("there is no certificate in the file")?)?)
 }
 
 /// The first certificate of a PEM file, DER.

@@ -242,7 +242,7 @@ impl Registrar<'_> {
         Ok(Enrolled {
             server,
             certificate_until: issued.not_after,
-            agent_version: begun.agent_version,
+            agent_version: umsid_proto::model::line(&begun.agent_version),
             revoked,
         })
     }
@@ -314,7 +314,7 @@ async fn answer<T>(
         tonic::Code::Unavailable
         | tonic::Code::Cancelled
         | tonic::Code::DeadlineExceeded
-        | tonic::Code::Unknown => lost(status.message().to_owned()),
+        | tonic::Code::Unknown => lost(umsid_proto::model::line(status.message())),
         _ => EnrolmentError::Refused(Box::new(Failure::from(&status))),
     })
 }

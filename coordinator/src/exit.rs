@@ -52,7 +52,10 @@ pub const TABLE: &[(Exit, &str)] = &[
     (Exit::Unreachable, "a server that is needed cannot be reached"),
     (Exit::WrongPassword, "a password, passphrase or pairing code is wrong, used or expired"),
     (Exit::Certificate, "a certificate is expired, revoked, foreign, or another server's"),
-    (Exit::NeedsOperator, "a server is in a state a person has to decide on; the command to type is printed"),
+    (
+        Exit::NeedsOperator,
+        "a server is in a state a person has to decide on, or a run is stuck on its way back; the command to type is printed",
+    ),
     (Exit::Interrupted, "interrupted; a run can be taken up again by `umsid resume`"),
 ];
 
@@ -193,7 +196,10 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
             }
         }
     } else if link.is::<TlsError>() {
-        (Exit::Certificate, "`umsid doctor` shows what is wrong with the coordinator's own files")
+        (
+            Exit::Certificate,
+            "`umsid doctor` shows what is wrong with the coordinator's own files; `umsid rekey` makes a new key and certificate",
+        )
     } else if let Some(error) = link.downcast_ref::<HomeError>() {
         match error {
             HomeError::Busy { .. } => (Exit::Locked, "wait until the other umsid is done, or end it"),
@@ -252,6 +258,7 @@ pub fn of_code(code: Code) -> Exit {
         | Code::NotRestarted
         | Code::NotHealthy
         | Code::Interrupted
+        | Code::BadJournal
         | Code::Internal => Exit::Failed,
     }
 }
@@ -266,7 +273,8 @@ fn of_run(error: &RunError) -> Option<(Exit, String)> {
             return Some((
                 Exit::Locked,
                 format!(
-                    "wait until it is done, or stop it where it runs; a run whose umsid died lets go at {}",
+                    "wait until it is done, or stop it where it runs; a run whose umsid died lets go at {}, or at once by \
+                     `umsid unlock`",
                     held.until.strftime("%H:%M:%S UTC")
                 ),
             ));
@@ -280,10 +288,23 @@ fn of_run(error: &RunError) -> Option<(Exit, String)> {
         RunError::Lease(LeaseError::Epoch { .. }) => {
             (Exit::NeedsOperator, "put that server's agent in order, then try again")
         }
-        RunError::Overtaken { .. } => (
-            Exit::NeedsOperator,
-            "do not resume it: `umsid status` shows how the servers stand, and a new `umsid sync` starts from there",
-        ),
+        RunError::Overtaken { run, .. } => {
+            return Some((
+                Exit::NeedsOperator,
+                format!(
+                    "`umsid rollback {run} --give-up` ends it as it stands; then `umsid status` shows how the servers stand, and \
+                     a new `umsid sync` starts from there"
+                ),
+            ));
+        }
+        RunError::TakenUpElsewhere { cluster, run, .. } => {
+            return Some((
+                Exit::NeedsOperator,
+                format!(
+                    "`umsid resume --from-agents {cluster} {run}` compares the two and goes on with the longer"
+                ),
+            ));
+        }
         RunError::NothingToRollBack(_) => (Exit::Usage, "`umsid runs show RUN` shows what it did"),
     };
     Some((exit, remedy.into()))
@@ -293,7 +314,9 @@ fn of_journal(error: &JournalError) -> Exit {
     match error {
         JournalError::Elsewhere(_) => Exit::Locked,
         JournalError::Missing(_) => Exit::Usage,
-        JournalError::Corrupt { .. } | JournalError::Damaged { .. } => Exit::NeedsOperator,
+        JournalError::Corrupt { .. } | JournalError::CorruptActs { .. } | JournalError::Damaged { .. } => {
+            Exit::NeedsOperator
+        }
         JournalError::Database { .. } | JournalError::Torn(_) | JournalError::Illegal(_) => Exit::Failed,
     }
 }

@@ -15,10 +15,12 @@ use sqlx::sqlite::{
 };
 use umsid_common::chain;
 use umsid_common::digest::Digest;
+use umsid_common::fault;
 use umsid_common::name::{ClusterName, RunId, ServerName};
+use umsid_proto::model::JournalRecord;
 
 use crate::plan::{Kind, What};
-use crate::run::{Event, Illegal, Recorded, Standing, State, StepResult};
+use crate::run::{Ending, Event, HaltKind, Illegal, Recorded, Standing, State, StepResult};
 
 /// Runs looked at to find out how long restarts take.
 const RECENT: i64 = 20;
@@ -69,6 +71,14 @@ pub enum JournalError {
         /// What is wrong.
         why: String,
     },
+    /// The record of what was done outside of runs has been altered, or its disk is failing.
+    #[error("the record of acts is corrupt at number {number}: {why}")]
+    CorruptActs {
+        /// Where.
+        number: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// Somebody else wrote the next event: another umsid carries out this run.
     #[error("another umsid carries out run {0}")]
     Elsewhere(RunId),
@@ -83,13 +93,17 @@ impl JournalError {
         match self {
             Self::Database { .. } => "check room and permissions of the state directory, then `umsid resume`",
             Self::Damaged { .. } => {
-                "move state.db, state.db-wal and state.db-shm out of the state directory; the runs recorded there cannot be \
-                 resumed: `umsid status` shows how the servers stand, and a new `umsid sync` starts from there"
+                "move state.db, state.db-wal and state.db-shm out of the state directory; the runs recorded there are \
+                 lost here; one that is not over is on the agents too: `umsid resume --from-agents CLUSTER`, or `umsid status` and a \
+                 new `umsid sync`"
             }
             Self::Missing(_) => "`umsid runs` lists the runs",
             Self::Torn(_) => "begin again with `umsid sync`",
             Self::Corrupt { .. } => {
                 "do not resume it; `umsid status` shows how the servers stand, and a new `umsid sync` starts from there"
+            }
+            Self::CorruptActs { .. } => {
+                "somebody altered state.db, or its disk is failing: put state.db back from a backup of the state directory"
             }
             Self::Elsewhere(_) => "wait for it, or stop it there first",
             Self::Illegal(_) => "please report this with the output of `umsid runs show`",
@@ -145,6 +159,8 @@ pub enum LastWord {
     Open,
     /// It stands still.
     Halted(String),
+    /// It stands still on its way back, and a person has to look.
+    Stuck(String),
     /// It is over.
     Ended(String),
 }
@@ -157,6 +173,7 @@ pub struct RunLog {
     link: Digest,
     state: Option<State>,
     events: Vec<Recorded>,
+    records: Vec<JournalRecord>,
 }
 
 impl Journal {
@@ -246,8 +263,10 @@ impl Journal {
         let last: Option<String> = row.try_get("last").map_err(self.failed("read"))?;
         let standing = match last.map(|body| serde_json::from_str::<Event>(&body)) {
             None => LastWord::Open,
+            Some(Ok(Event::Halted(halt))) if halt.kind == HaltKind::Stuck => LastWord::Stuck(halt.why),
             Some(Ok(Event::Halted(halt))) => LastWord::Halted(halt.why),
             Some(Ok(Event::Ended { outcome })) => LastWord::Ended(outcome.as_str().to_owned()),
+            Some(Ok(Event::GivenUp { .. })) => LastWord::Ended(Ending::GivenUp.as_str().to_owned()),
             Some(Ok(_)) => LastWord::Open,
             Some(Err(_)) => return Err(corrupt("its last event")),
         };
@@ -307,7 +326,15 @@ impl History {
 impl RunLog {
     fn empty(journal: &Journal, run: &RunId) -> Self {
         let (journal, run) = (journal.clone(), run.clone());
-        Self { journal, run, number: 0, link: chain::genesis(), state: None, events: Vec::new() }
+        Self {
+            journal,
+            run,
+            number: 0,
+            link: chain::genesis(),
+            state: None,
+            events: Vec::new(),
+            records: Vec::new(),
+        }
     }
 
     /// The run.
@@ -328,6 +355,11 @@ impl RunLog {
         &self.events
     }
 
+    /// Its events as they are chained: what agents get copies of.
+    pub fn records(&self) -> &[JournalRecord] {
+        &self.records
+    }
+
     /// Writes the next event; when this returns it is on disk. An event that cannot follow is not written.
     pub async fn append(&mut self, event: &Event) -> Result<&Recorded, JournalError> {
         let state = match &self.state {
@@ -338,9 +370,11 @@ impl RunLog {
                 state
             }
         };
+        fault::moment(format_args!("journal {} before", event.label()));
         let (number, at) = (self.number + 1, Timestamp::now());
         let body = serde_json::to_string(event).expect("an event is plain data: it can be written as JSON");
-        let link = chain::link(&self.link, number, format!("{at}\n{body}").as_bytes());
+        let text = format!("{at}\n{body}");
+        let link = chain::link(&self.link, number, text.as_bytes());
         sqlx::query("INSERT INTO events (run, number, at, body, link) VALUES ($1, $2, $3, $4, $5)")
             .bind(self.run.as_str())
             .bind(i64::try_from(number).unwrap_or(i64::MAX))
@@ -355,8 +389,10 @@ impl RunLog {
                     false => self.journal.failed("write")(source),
                 }
             })?;
+        fault::moment(format_args!("journal {} after", event.label()));
         (self.number, self.link, self.state) = (number, link, Some(state));
         self.events.push(Recorded { number, at, event: event.clone() });
+        self.records.push(JournalRecord { number, text, link, seal: None });
         Ok(self.events.last().expect("it was pushed just now"))
     }
 
@@ -366,15 +402,23 @@ impl RunLog {
         let text =
             |column: &str| row.try_get::<String, _>(column).map_err(|error| corrupt(error.to_string()));
         let found: i64 = row.try_get("number").map_err(|error| corrupt(error.to_string()))?;
-        if u64::try_from(found) != Ok(number) {
+        let text = (format!("{}\n{}", text("at")?, text("body")?), text("link")?);
+        self.admit(u64::try_from(found).unwrap_or(0), text)
+    }
+
+    /// Takes in the next event as it is chained: its text, and its link.
+    fn admit(&mut self, found: u64, (text, expected): (String, String)) -> Result<(), JournalError> {
+        let number = self.number + 1;
+        let corrupt = |why: String| JournalError::Corrupt { run: self.run.clone(), number, why };
+        if found != number {
             return Err(corrupt(format!("the next event on record is {found}")));
         }
-        let (at, body) = (text("at")?, text("body")?);
-        let link = chain::link(&self.link, number, format!("{at}\n{body}").as_bytes());
-        if text("link")? != link.to_string() {
+        let link = chain::link(&self.link, number, text.as_bytes());
+        if expected != link.to_string() {
             return Err(corrupt("its hash does not match".to_owned()));
         }
-        let event: Event = serde_json::from_str(&body).map_err(|error| corrupt(error.to_string()))?;
+        let (at, body) = text.split_once('\n').unwrap_or_default();
+        let event: Event = serde_json::from_str(body).map_err(|error| corrupt(error.to_string()))?;
         let at: Timestamp = at.parse().map_err(|_| corrupt("its time is unreadable".to_owned()))?;
         match &mut self.state {
             None => self.state = Some(State::begin(&event).map_err(|error| corrupt(error.to_string()))?),
@@ -382,6 +426,7 @@ impl RunLog {
         }
         (self.number, self.link) = (number, link);
         self.events.push(Recorded { number, at, event });
+        self.records.push(JournalRecord { number, text, link, seal: None });
         Ok(())
     }
 
@@ -390,6 +435,11 @@ impl RunLog {
         matches!(self.state().standing(), Standing::Ended(_))
     }
 }
+
+mod acts;
+mod adopt;
+
+pub use acts::{Act, RecordedAct};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! [`cli`] reads the command line, one sub-command in one file; [`exit`] says how it ends. What is known is in one
 //! directory, [`home`]: the servers ([`inventory`]), the right to speak to their agents ([`authority`]), the journal of
-//! runs ([`journal`]). [`enrolment`] is how a server gets in.
+//! runs ([`journal`]). [`enrolment`] is how a server gets in. If the journal is lost, the agents have [`copies`].
 //!
 //! Only [`agents`] dials. A [`survey`] asks all agents of a cluster at once and is then judged; survey and request become a
 //! [`plan`], a value that can be printed and compared. A [`run`] carries it out, [`step`] by step, each in the journal
@@ -14,6 +14,7 @@
 pub mod agents;
 pub mod authority;
 pub mod cli;
+pub mod copies;
 pub mod enrolment;
 pub mod exit;
 pub mod home;

@@ -9,6 +9,7 @@ use umsid::exit::{self, Exit};
 
 fn main() -> ExitCode {
     let umsid = Umsid::parse();
+    umsid_common::memory::close_to_others();
     umsid.start_logging();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

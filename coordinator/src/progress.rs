@@ -97,7 +97,19 @@ impl Display {
         match notice {
             Notice::Named(run) => self.board().run = Some(run.clone()),
             Notice::Recorded(recorded) => self.recorded(recorded),
+            Notice::Remark(what) => self.remark(what),
             Notice::Doing { step, what, deadline } => self.doing(*step, what, *deadline),
+        }
+    }
+
+    fn remark(&self, what: &str) {
+        let board = self.board();
+        match &self.sink {
+            Sink::Json(out) => {
+                self.print(*out, &json!({ "event": "remark", "run": board.run, "what": what }));
+            }
+            Sink::Lines => board.say(what),
+            Sink::Rows(rows) => rows.say(&board.stamped(what)),
         }
     }
 
@@ -259,6 +271,7 @@ fn line(board: &Board, recorded: &Recorded) -> Option<String> {
         Event::TurnedBack { why, .. } => format!("cluster: going back: {why}"),
         Event::Halted(halt) => format!("cluster: halted: {}", halt.why),
         Event::Ended { outcome } => format!("cluster: {}", outcome.as_str()),
+        Event::GivenUp { by, .. } => format!("cluster: given up by {by}"),
     })
 }
 

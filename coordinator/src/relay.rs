@@ -7,6 +7,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::Bytes;
 use umsid_common::digest::{Digest, Digester};
+use umsid_common::fault;
 use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::LeaseRef;
@@ -64,6 +65,7 @@ pub async fn relay(
             break;
         }
         digester.update(&piece);
+        fault::moment("piece relayed");
         for way in &ways {
             // A target that takes no more has said why in its answer.
             let _ = way.send(piece.clone()).await;

@@ -12,7 +12,7 @@ use umsid_proto::failure::Code;
 use crate::exit::{self, Exit};
 use crate::journal::RunLog;
 use crate::plan::touched;
-use crate::run::{Ending, HaltKind, Recorded, Standing, State};
+use crate::run::{Ending, HaltKind, Recorded, Standing, State, Stuck};
 
 mod account;
 mod critical_path;
@@ -55,6 +55,9 @@ pub struct Report {
     pub next: Vec<Advice>,
     #[serde(skip)]
     by_request: bool,
+    /// Servers may not be as they were, or as they should be.
+    #[serde(skip)]
+    touched: bool,
 }
 
 /// In one word.
@@ -67,6 +70,10 @@ pub enum Outcome {
     Unverified,
     /// It stands still.
     Halted,
+    /// It stands still on its way back: a server could not be put as it was.
+    Stuck,
+    /// Somebody ended it as it stood.
+    GivenUp,
     /// The servers that had been touched are as they were.
     RolledBack,
     /// What was asked for is done.
@@ -82,6 +89,8 @@ impl Outcome {
             Self::Synchronized => "synchronized",
             Self::Unverified => "unverified",
             Self::Halted => "halted",
+            Self::Stuck => "stuck",
+            Self::GivenUp => "given up",
             Self::RolledBack => "rolled back",
             Self::Done => "done",
             Self::NothingToDo => "nothing to do",
@@ -108,6 +117,8 @@ pub struct Standstill {
     pub remedy: String,
     /// Whether it stands still on its way back: then a person has to look.
     pub on_the_way_back: bool,
+    /// The server that could not be put back, and its UMS IDs.
+    pub stuck: Option<Stuck>,
 }
 
 /// A command to type.
@@ -146,7 +157,7 @@ impl Report {
     ) -> Self {
         let session = events.get(watch.events_before..).unwrap_or_default();
         let path = critical_path(state, session);
-        let ums_ms = watch.survey_ums_ms + path.iter().map(|link| link.ums_ms).sum::<u64>();
+        let ums_ms = path.iter().fold(watch.survey_ums_ms, |sum, link| sum.saturating_add(link.ums_ms));
         let halt = standstill(state);
         Self {
             run: Some(run.clone()),
@@ -162,7 +173,9 @@ impl Report {
             critical_path: path,
             next: advice(run, state),
             halt,
-            by_request,
+            // Who resumes a way back that was asked for gets what was asked for.
+            by_request: by_request || state.back_was_asked_for(),
+            touched: !touched(state).is_empty(),
         }
     }
 
@@ -183,6 +196,7 @@ impl Report {
             critical_path: Vec::new(),
             next: Vec::new(),
             by_request: false,
+            touched: false,
         }
     }
 
@@ -193,6 +207,9 @@ impl Report {
             Outcome::Unverified => Exit::NotInSync,
             Outcome::RolledBack if self.by_request => Exit::Success,
             Outcome::RolledBack => Exit::Failed,
+            Outcome::Stuck => Exit::NeedsOperator,
+            Outcome::GivenUp if self.touched => Exit::NeedsOperator,
+            Outcome::GivenUp => Exit::Failed,
             // What was asked for is done; what is left is named.
             Outcome::Halted
                 if self.by_request
@@ -211,7 +228,8 @@ impl Standstill {
             HaltKind::Interrupted => Exit::Interrupted,
             HaltKind::LeaseLost => Exit::Locked,
             HaltKind::Unreachable => Exit::Unreachable,
-            HaltKind::Unknown | HaltKind::Partial => Exit::NeedsOperator,
+            HaltKind::Certificate => Exit::Certificate,
+            HaltKind::Unknown | HaltKind::Partial | HaltKind::Stuck => Exit::NeedsOperator,
             HaltKind::Failed if self.on_the_way_back => Exit::NeedsOperator,
             HaltKind::Failed => self.code.map_or(Exit::Failed, exit::of_code),
         }
@@ -225,6 +243,8 @@ pub fn outcome(state: &State) -> Outcome {
         Standing::Ended(Ending::Unverified) => Outcome::Unverified,
         Standing::Ended(Ending::Done) => Outcome::Done,
         Standing::Ended(Ending::RolledBack) => Outcome::RolledBack,
+        Standing::Ended(Ending::GivenUp) => Outcome::GivenUp,
+        Standing::Halted(halt) if halt.kind == HaltKind::Stuck => Outcome::Stuck,
         Standing::Open | Standing::Going | Standing::Halted(_) => Outcome::Halted,
     }
 }
@@ -239,6 +259,7 @@ fn standstill(state: &State) -> Option<Standstill> {
             code: halt.failure.as_ref().map(|failure| failure.code),
             remedy: halt.failure.as_ref().map(|failure| failure.remedy.clone()).unwrap_or_default(),
             on_the_way_back,
+            stuck: halt.stuck.clone(),
         }),
         Standing::Open | Standing::Going => Some(Standstill {
             kind: HaltKind::Interrupted,
@@ -246,21 +267,62 @@ fn standstill(state: &State) -> Option<Standstill> {
             code: None,
             remedy: String::new(),
             on_the_way_back,
+            stuck: None,
         }),
     }
 }
 
 fn advice(run: &RunId, state: &State) -> Vec<Advice> {
+    let advise = |command: String, does: String| Advice { command, does };
+    let cluster = &state.plan().cluster;
+    if *state.standing() == Standing::Ended(Ending::GivenUp) {
+        return vec![
+            advise(format!("umsid status {cluster} --raw"), "shows how the servers stand".to_owned()),
+            advise(format!("umsid sync {cluster}"), "begins anew from there".to_owned()),
+        ];
+    }
     if matches!(state.standing(), Standing::Ended(_)) {
         return Vec::new();
     }
-    let advise = |command: String, does: String| Advice { command, does };
     let back = state.turned_back().is_some();
-    let mut advice = vec![advise(
+    let overtaken = matches!(state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::LeaseLost);
+    let mut advice = Vec::new();
+    if overtaken {
+        let command = format!("umsid status {cluster}");
+        advice.push(advise(command, "shows how the servers stand, and who is at work there".to_owned()));
+    }
+    advice.push(advise(
         format!("umsid resume {run}"),
-        if back { "goes on putting servers back as they were" } else { "goes on where it stands" }.to_owned(),
-    )];
+        match (back, overtaken) {
+            (true, true) => {
+                "goes on putting servers back as they were, unless another run has been there since"
+            }
+            (true, false) => "goes on putting servers back as they were",
+            (false, true) => "goes on where it stands, unless another run has been there since",
+            (false, false) => "goes on where it stands",
+        }
+        .to_owned(),
+    ));
+    let stuck = match state.standing() {
+        Standing::Halted(halt) => halt.stuck.as_ref().map(|stuck| stuck.server.to_string()),
+        _ => None,
+    };
     let touched: Vec<String> = touched(state).iter().map(ToString::to_string).collect();
+    if let Some(stuck) = &stuck {
+        let look = format!("shows what the UMS on {stuck} says of its UMS ID");
+        advice.insert(0, advise(format!("umsid status {cluster} --raw"), look));
+        let others: Vec<&str> = touched.iter().filter(|other| *other != stuck).map(String::as_str).collect();
+        if !others.is_empty() {
+            let command = format!("umsid rollback {run} {}", others.join(" "));
+            advice.push(advise(command, "puts the others back, and leaves this one".to_owned()));
+        }
+    }
+    if back {
+        advice.push(advise(
+            format!("umsid rollback {run} --give-up"),
+            "ends the run as it stands; nothing is put back any more".to_owned(),
+        ));
+    }
     if !back && !touched.is_empty() {
         advice.push(advise(
             format!("umsid rollback {run}"),

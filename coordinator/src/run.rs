@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use umsid_common::name::{RunId, ServerName};
+use umsid_common::name::{ClusterName, RunId, ServerName};
 use umsid_proto::failure::Failure;
-use umsid_proto::model::LeaseRef;
+use umsid_proto::model::{Effect, LeaseRef, Operation, Outcome, Trouble};
 
 use crate::agents::{Agent, AgentError};
 use crate::journal::{Journal, JournalError, RunLog};
@@ -22,13 +22,16 @@ use crate::plan::{Plan, Step, What, roll_back, touched};
 use crate::step::{self, End, Shift};
 use crate::survey::Survey;
 
+mod copies;
 mod event;
 mod lease;
 mod next;
 mod state;
+mod stuck;
 
-pub use event::{Ending, Event, Halt, HaltKind, Recorded, StepResult, Yield};
-pub(crate) use lease::is_fence;
+use copies::Copies;
+pub use event::{Ending, Event, Halt, HaltKind, Recorded, StepResult, Stuck, Yield};
+pub(crate) use lease::{LARGEST_EPOCH, is_fence};
 pub use lease::{LeaseError, Leases};
 pub use next::{Next, next};
 pub use state::{Illegal, Progress, Standing, State, Status};
@@ -40,11 +43,17 @@ pub struct Pace {
     pub lease: Duration,
     /// How long a server may be out of reach before the run halts.
     pub contact: Duration,
+    /// How long an operation of an agent may take altogether before the run halts.
+    pub operation: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(60), contact: Duration::from_secs(300) }
+        Self {
+            lease: Duration::from_secs(60),
+            contact: Duration::from_secs(300),
+            operation: Duration::from_secs(6 * 3600),
+        }
     }
 }
 
@@ -55,6 +64,8 @@ pub enum Notice {
     Named(RunId),
     /// An event that is in the journal now.
     Recorded(Recorded),
+    /// Worth telling, and no reason to stop.
+    Remark(String),
     /// What a server, or the cluster, does now.
     Doing {
         /// The step.
@@ -109,6 +120,18 @@ pub enum RunError {
         /// The other.
         other: RunId,
     },
+    /// Somebody took it up on another machine: an agent holds more of its journal than is here, or another.
+    #[error(
+        "run {run} was taken up elsewhere: {server} holds a copy of its journal that is not the beginning of the journal here"
+    )]
+    TakenUpElsewhere {
+        /// Which run.
+        run: RunId,
+        /// Of which cluster.
+        cluster: ClusterName,
+        /// Where the copy is.
+        server: ServerName,
+    },
     /// The run touched no server, or not this one.
     #[error("{0}")]
     NothingToRollBack(String),
@@ -151,9 +174,8 @@ pub async fn resume(mut log: RunLog, crew: &Crew) -> Result<RunLog, RunError> {
     if log.is_over() {
         return Err(RunError::Over(log.run().clone()));
     }
-    if log.state().turned_back().is_none() {
-        overtaken(&log, crew).await?;
-    }
+    overtaken(&log, log.state().turned_back().is_some(), crew).await?;
+    copies::taken_up_elsewhere(&log, crew).await?;
     let mut needed = needed(log.state());
     needed.extend(tidied(log.state(), crew));
     let leases = Leases::take(log.run(), held(&log), log.state().plan(), &needed, crew).await?;
@@ -167,12 +189,13 @@ pub async fn turn_back(mut log: RunLog, servers: &[ServerName], crew: &Crew) -> 
     if log.is_over() {
         return Err(RunError::Over(log.run().clone()));
     }
-    if log.state().turned_back().is_some() && log.state().steps().any(|step| !log.state().is_settled(step.no))
-    {
+    let same_way = servers.is_empty() || is_same_way(log.state(), servers);
+    let open = log.state().steps().any(|step| !log.state().is_settled(step.no));
+    if log.state().turned_back().is_some() && open && same_way {
         return resume(log, crew).await;
     }
-    // What another run has brought in order since must not be undone by an older one.
-    overtaken(&log, crew).await?;
+    overtaken(&log, true, crew).await?;
+    copies::taken_up_elsewhere(&log, crew).await?;
     let touched = touched(log.state());
     if let Some(other) = servers.iter().find(|server| !touched.contains(server)) {
         let why = format!("the run restored nothing on {other}, or has put it back: it is as it was");
@@ -187,6 +210,22 @@ pub async fn turn_back(mut log: RunLog, servers: &[ServerName], crew: &Crew) -> 
     let leases = Leases::take(log.run(), held(&log), log.state().plan(), &needed, crew).await?;
     carry_out(&mut log, leases, crew, vec![Event::TurnedBack { why, steps }]).await?;
     Ok(log)
+}
+
+/// Whether the way back the run is on is the one to just these servers. Others may be named because one is stuck.
+fn is_same_way(state: &State, servers: &[ServerName]) -> bool {
+    let open: BTreeSet<ServerName> = state.still_to_put_back().into_iter().collect();
+    open == servers.iter().cloned().collect()
+}
+
+/// Ends a run as it stands, on somebody's word.
+pub async fn give_up(log: &mut RunLog, by: &str) -> Result<(), RunError> {
+    if log.is_over() {
+        return Err(RunError::Over(log.run().clone()));
+    }
+    let left = touched(log.state());
+    log.append(&Event::GivenUp { by: by.to_owned(), left }).await?;
+    Ok(())
 }
 
 fn held(log: &RunLog) -> u64 {
@@ -223,12 +262,13 @@ fn out_of_reach(state: &State, crew: &Crew) -> Vec<Event> {
     state.steps().filter(|step| back && gone(step)).map(skip).collect()
 }
 
-/// Makes sure that no other run has done anything on these servers since this one's last event: what it was planned on
-/// would not hold any more.
-async fn overtaken(log: &RunLog, crew: &Crew) -> Result<(), RunError> {
+/// Makes sure that no other run has done anything on these servers since this one's last operation there: what a run that goes
+/// forward was planned on would not hold any more, and what it has transferred is gone. A way `back` must not undo what
+/// another run has brought in order: the UMS ID of another server, unless that run has put it back itself.
+async fn overtaken(log: &RunLog, back: bool, crew: &Crew) -> Result<(), RunError> {
     let last = log.events().last().map_or(Timestamp::MIN, |recorded| recorded.at);
-    let needed = needed(log.state());
-    for (server, agent) in crew.agents.iter().filter(|(server, _)| needed.contains(server)) {
+    let involved = &log.state().plan().servers;
+    for (server, agent) in crew.agents.iter().filter(|(server, _)| involved.contains_key(*server)) {
         let silent = |source| RunError::Silent { server: server.clone(), source };
         let operations = agent.operations(None).await.map_err(silent)?;
         // The agent's clock is not ours: what counts is the order on the agent, and its clock only for a run of which
@@ -236,9 +276,20 @@ async fn overtaken(log: &RunLog, crew: &Crew) -> Result<(), RunError> {
         let own = operations.iter().rposition(|operation| operation.id.run == *log.run());
         let newer = match own {
             Some(own) => operations.get(own + 1..).unwrap_or_default(),
-            None => &operations[operations.partition_point(|operation| operation.recorded <= last)..],
+            None => &operations,
         };
-        if let Some(other) = newer.iter().find(|operation| operation.id.run != *log.run()) {
+        let is_other = |operation: &&Operation| {
+            let since = own.is_some() || operation.recorded > last;
+            since && (!back || operation.is_restore()) && operation.id.run != *log.run()
+        };
+        let others: Vec<&Operation> = newer.iter().filter(is_other).collect();
+        let last_of = |run: &RunId| others.iter().rfind(|operation| operation.id.run == *run);
+        let stays = |operation: &&&Operation| {
+            !back
+                || last_of(&operation.id.run)
+                    .is_some_and(|last| last.is_of_another() && may_have_changed(last))
+        };
+        if let Some(other) = others.iter().find(stays) {
             let (server, other) = (server.clone(), other.id.run.clone());
             return Err(RunError::Overtaken { run: log.run().clone(), server, other });
         }
@@ -246,10 +297,18 @@ async fn overtaken(log: &RunLog, crew: &Crew) -> Result<(), RunError> {
     Ok(())
 }
 
+fn may_have_changed(operation: &Operation) -> bool {
+    let untouched =
+        |outcome: &Outcome| matches!(outcome.result, Err(Trouble::Failed { effect: Effect::None, .. }));
+    !operation.outcome.as_ref().is_some_and(untouched)
+}
+
 async fn carry_out(log: &mut RunLog, leases: Leases, crew: &Crew, first: Vec<Event>) -> Result<(), RunError> {
     (crew.tell)(Notice::Named(log.run().clone()));
-    let mut session = Session { log, crew, halting: None, running: BTreeSet::new() };
+    let copies = Copies::begin(log, &leases, crew);
+    let mut session = Session { log, crew, halting: None, running: BTreeSet::new(), copies, new_way: true };
     let outcome = session.go(&leases, first).await;
+    session.copies.settle().await;
     // Whoever comes next need not wait for the leases to run out. A server out of reach keeps it until then.
     leases.release().await;
     outcome
@@ -263,11 +322,17 @@ struct Session<'a> {
     halting: Option<Halt>,
     /// Steps this process carries out now.
     running: BTreeSet<u32>,
+    /// On the agents.
+    copies: Copies,
+    /// Nothing was begun since the session, or the way back, began.
+    new_way: bool,
 }
 
 impl Session<'_> {
     async fn record(&mut self, event: &Event) -> Result<(), RunError> {
         let recorded = self.log.append(event).await?.clone();
+        self.copies.follow(self.log);
+        self.new_way |= matches!(event, Event::TurnedBack { .. });
         (self.crew.tell)(Notice::Recorded(recorded));
         Ok(())
     }
@@ -300,6 +365,10 @@ impl Session<'_> {
                 Some(_) => Next::Wait,
                 None => next(self.log.state(), &self.running),
             };
+            if self.is_to_be_known(&next) {
+                self.copies.settle().await;
+                self.new_way = false;
+            }
             match next {
                 Next::Start(list) => {
                     for (step, attempt) in list {
@@ -318,11 +387,25 @@ impl Session<'_> {
                     }
                 }
                 Next::TurnBack { why, steps } => self.record(&Event::TurnedBack { why, steps }).await?,
-                Next::Halt(halt) => self.halting = Some(halt),
+                Next::Halt(halt) => self.halting = Some(stuck::look(halt, self.crew).await),
                 Next::End(outcome) => return self.record(&Event::Ended { outcome }).await,
                 Next::Over => return Ok(()),
                 Next::Wait => self.wait(&mut steps, &mut fence).await?,
             }
+        }
+    }
+
+    /// Whether this is begun only when the agents know what came before: the first of a way, so that none of them does
+    /// anything of which it does not know what it is part of; and what removes files that whoever takes the run up from
+    /// an earlier event would need.
+    fn is_to_be_known(&self, next: &Next) -> bool {
+        let discards = |(no, _): &(u32, u32)| {
+            self.log.state().step(*no).is_some_and(|step| matches!(step.what, What::Discard { .. }))
+        };
+        match next {
+            Next::Start(list) => self.new_way || list.iter().any(discards),
+            Next::TakeUp(_) => self.new_way,
+            _ => false,
         }
     }
 
@@ -377,6 +460,14 @@ impl Session<'_> {
                 let why = format!("{server} has been out of reach for too long: {why}");
                 self.halting = halt_with(HaltKind::Unreachable, why, None);
             }
+            End::Barred { server, failure } => {
+                let why = format!("{server}: {failure}");
+                self.halting = halt_with(HaltKind::Certificate, why, Some(failure));
+            }
+            End::NoOutcome { server, why } => {
+                let why = format!("what came of it on {server} is not known: {why}");
+                self.halting = halt_with(HaltKind::Unreachable, why, None);
+            }
             End::Fenced(failure) => {
                 self.halting = halt_with(HaltKind::LeaseLost, failure.to_string(), Some(failure));
             }
@@ -389,7 +480,7 @@ impl Session<'_> {
 }
 
 fn halt(kind: HaltKind, why: impl Into<String>, failure: Option<Failure>) -> Halt {
-    Halt { kind, why: why.into(), failure }
+    Halt { kind, why: why.into(), failure, stuck: None }
 }
 
 impl Leases {
@@ -397,6 +488,17 @@ impl Leases {
     pub fn lease(&self) -> &LeaseRef {
         &self.lease
     }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::survey::Survey;
 
 mod check;
 mod operation;
+mod well;
 
 /// What all steps of a session share.
 pub struct Shift {
@@ -49,8 +50,22 @@ pub enum End {
         /// The last error.
         why: String,
     },
+    /// Without: the agent answers, and what it says tells nothing of what it did.
+    NoOutcome {
+        /// Where.
+        server: ServerName,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Without: the agent does not obey this run any more.
     Fenced(Failure),
+    /// Without: one side does not accept the other's certificate any more. That says nothing of the step.
+    Barred {
+        /// Which.
+        server: ServerName,
+        /// Why.
+        failure: Failure,
+    },
     /// Without: it was asked to stop while it only waited.
     Stopped,
 }
@@ -96,7 +111,7 @@ async fn settle(shift: &Shift, no: u32, seconds: u64) -> Result<End, End> {
     tokio::select! {
         () = shift.stop.cancelled() => Err(End::Stopped),
         // This wait is the UMS's, not ours.
-        () = tokio::time::sleep(wait) => Ok(done(seconds * 1000, Yield::Nothing)),
+        () = tokio::time::sleep(wait) => Ok(done(seconds.saturating_mul(1000), Yield::Nothing)),
     }
 }
 
@@ -128,7 +143,7 @@ async fn transfer(shift: &Arc<Shift>, state: &State, no: u32, from: &ServerName)
                 error if error.is_transient() => {
                     patience.spend(shift, no, &fault.server, &error).await?;
                 }
-                error => return Ok(failed(refusal(&error))),
+                error => return Err(barred(&fault.server, &error).unwrap_or_else(|| failed(refusal(&error)))),
             },
         }
     }
@@ -188,6 +203,21 @@ fn failed(failure: Failure) -> End {
     End::Result(StepResult::Failed { ums_ms: 0, failure, effect: Effect::None })
 }
 
+/// What ends a step without a word about it, because the certificates at the two ends of a connection do not fit.
+fn barred(server: &ServerName, error: &AgentError) -> Option<End> {
+    let failure = match error {
+        AgentError::Failure(failure) if failure.code == Code::NotAllowed => (**failure).clone(),
+        AgentError::Connect(_) if !error.is_transient() => refusal(error),
+        AgentError::Failure(_)
+        | AgentError::Connect(_)
+        | AgentError::Lost { .. }
+        | AgentError::Nonsense(_) => {
+            return None;
+        }
+    };
+    Some(End::Barred { server: server.clone(), failure })
+}
+
 /// An agent's no as a failure.
 fn refusal(error: &AgentError) -> Failure {
     match error {
@@ -199,11 +229,5 @@ fn refusal(error: &AgentError) -> Failure {
 }
 
 fn chain(error: &AgentError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    crate::run::chain_of(error)
 }

@@ -4,13 +4,17 @@
 //! sync, with the evidence. The absence of an answer is `unknown`, never "in sync".
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use backon::{ExponentialBuilder, Retryable as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use umsid_common::digest::Fingerprint;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_common::tls::ConnectError;
-use umsid_proto::model::Inspection;
+use umsid_proto::failure::Code;
+use umsid_proto::model::{HealthStatus, Inspection, ServiceStatus};
 
 use crate::agents::{Agent, AgentError, Agents};
 use crate::inventory::Cluster;
@@ -20,6 +24,10 @@ mod proof;
 
 pub use assess::{Assessment, MainServer, MainTrouble, Named, SyncState, Verdict, assess};
 pub use proof::{Baseline, Proof, prove};
+
+/// How long an agent that answered and then broke off is asked again: its service manager starts it within seconds. One that
+/// did not answer at all is not waited for.
+const COMES_BACK: Duration = Duration::from_secs(10);
 
 /// What all agents of a cluster reported at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +56,18 @@ pub struct Report {
     pub inspection: Inspection,
     /// Its clock minus ours, in milliseconds, half the round trip allowed for.
     pub skew_ms: i64,
+}
+
+/// What keeps a server from being well; `None`: its UMS Server answers, and says so.
+pub fn complaint(inspection: &Inspection) -> Option<String> {
+    let health = &inspection.health;
+    if matches!(health.status, HealthStatus::Ok | HealthStatus::Warn) {
+        return None;
+    }
+    Some(match inspection.service.status {
+        ServiceStatus::Stopped => "its UMS Server is stopped".to_owned(),
+        _ => format!("{:?} {}", health.status, health.detail).to_lowercase().trim().to_owned(),
+    })
 }
 
 /// No answer, and why.
@@ -102,6 +122,7 @@ impl From<&AgentError> for Silence {
                 | ConnectError::Handshake { .. },
             ) => SilenceKind::Certificate,
             AgentError::Lost { .. } => SilenceKind::Unreachable,
+            AgentError::Failure(failure) if failure.code == Code::NotAllowed => SilenceKind::Certificate,
             AgentError::Failure(_) | AgentError::Nonsense(_) => SilenceKind::Refused,
         };
         let mut causes = vec![error.to_string()];
@@ -220,10 +241,28 @@ async fn ask(
     server: &ServerName,
     entry: &crate::inventory::Server,
 ) -> Result<(Agent, Report), AgentError> {
-    let agent = agents.dial(cluster, server, entry).await?;
-    let inspection = agent.inspect(false).await?;
-    let skew_ms = agent.hello().skew_ms;
-    Ok((agent, Report { inspection, skew_ms }))
+    let broke_off = OnceLock::new();
+    let comes_back = |error: &AgentError| {
+        let since = match error {
+            AgentError::Lost { what } => Some(broke_off.get_or_init(|| {
+                tracing::warn!(%server, what, "the agent broke off; asking it again for up to {COMES_BACK:?}");
+                Instant::now()
+            })),
+            _ => broke_off.get().filter(|_| error.is_transient()),
+        };
+        since.is_some_and(|since| since.elapsed() < COMES_BACK)
+    };
+    let once = async || {
+        let agent = agents.dial(cluster, server, entry).await?;
+        let inspection = agent.inspect(false).await?;
+        let skew_ms = agent.hello().skew_ms;
+        Ok((agent, Report { inspection, skew_ms }))
+    };
+    let pace = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times();
+    once.retry(pace).when(comes_back).await
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fmt;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Invalid, LeaseState, RawOutput};
+use crate::model::{Invalid, LeaseState, RawOutput, line};
 use crate::wire;
 
 /// Why something did not work, for programs to branch on.
@@ -63,6 +63,8 @@ pub enum Code {
     Interrupted,
     /// Enrolment was refused: wrong, used or expired code.
     EnrolmentRefused,
+    /// A journal with a hole, a fork or an altered record, or larger than is kept.
+    BadJournal,
     /// A certificate, key or revocation list is of no use.
     Certificate,
     /// Anything else: a defect, or the operating system.
@@ -95,6 +97,7 @@ const CODES: &[(Code, &str, tonic::Code)] = &[
     (Code::NotHealthy, "not-healthy", tonic::Code::Internal),
     (Code::Interrupted, "interrupted", tonic::Code::Aborted),
     (Code::EnrolmentRefused, "enrolment-refused", tonic::Code::PermissionDenied),
+    (Code::BadJournal, "bad-journal", tonic::Code::DataLoss),
     (Code::Certificate, "certificate", tonic::Code::FailedPrecondition),
     (Code::Internal, "internal", tonic::Code::Internal),
 ];
@@ -200,8 +203,8 @@ impl TryFrom<wire::Failure> for Failure {
         }
         Ok(Self {
             code: Code::from_str(&wire.code),
-            causes: wire.causes,
-            remedy: wire.remedy,
+            causes: wire.causes.iter().map(|cause| line(cause)).collect(),
+            remedy: line(&wire.remedy),
             raw: wire.raw.map(Into::into),
             held: wire.held.map(TryInto::try_into).transpose()?,
         })
@@ -239,7 +242,8 @@ impl From<&tonic::Status> for Failure {
             tonic::Code::NotFound => Code::NotFound,
             _ => Code::Internal,
         };
-        Self::new(code, status.message())
+        let said = status.message();
+        Self::new(code, line(if said.is_empty() { status.code().description() } else { said }))
     }
 }
 

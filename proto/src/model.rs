@@ -11,6 +11,7 @@ use umsid_common::seal::Recipient;
 use crate::wire;
 
 mod inspection;
+mod journal;
 mod operation;
 mod ums_ids;
 
@@ -18,6 +19,7 @@ pub use inspection::{
     Disk, Health, HealthStatus, Inspection, LeaseState, RawOutput, SafetyBackup, Service, ServiceProcess,
     ServiceStatus,
 };
+pub use journal::{JournalCopy, JournalRecord, JournalSeal};
 pub use operation::{
     Action, Effect, Handover, LeaseRef, Operation, OperationState, Outcome, Phase, Progress, RestoreSource,
     Success, Trouble,
@@ -61,6 +63,36 @@ where
 /// Bytes as a SHA-256 digest.
 pub fn digest(field: &'static str, bytes: &[u8]) -> Result<Digest, Invalid> {
     Digest::try_from(bytes).map_err(|error| Invalid::new(field, error))
+}
+
+/// Longest line anybody wants to read, characters.
+const LONGEST_LINE: usize = 4096;
+
+/// What another machine says in one line, without what would steer a terminal or feign further lines.
+pub fn line(text: &str) -> String {
+    let mut line: String = text
+        .chars()
+        .take(LONGEST_LINE)
+        .map(|c| if matches!(c, '\n' | '\t') { ' ' } else { visible(c) })
+        .collect();
+    if text.chars().nth(LONGEST_LINE).is_some() {
+        line.push('…');
+    }
+    line
+}
+
+/// The same of many lines, as a program prints them.
+pub(crate) fn lines(text: &str) -> String {
+    let visible = |c| if matches!(c, '\n' | '\t') { c } else { visible(c) };
+    text.replace("\r\n", "\n").chars().map(visible).collect()
+}
+
+/// Control characters steer a terminal; what turns the direction of writing makes a line read as another one
+/// (CVE-2021-42574); what is invisible hides in it.
+fn visible(c: char) -> char {
+    let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+    if c.is_control() || hidden { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 fn fingerprint(field: &'static str, wire: &wire::Fingerprint) -> Result<Fingerprint, Invalid> {

@@ -312,18 +312,18 @@ impl Default for Output {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// A TLS handshake that takes longer is dropped.
+    /// Who takes longer for the TLS handshake is dropped.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub handshake: Duration,
-    /// Handshakes at once; more wait.
+    /// Connections at once that are not done with the handshake; for one more, the address with the most loses its oldest.
     pub handshakes: usize,
-    /// Connections at once; more are dropped.
+    /// Connections at once that are; for one more, the certificate with the most loses its newest.
     pub connections: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake: seconds(5), handshakes: 64, connections: 512 }
+        Self { handshake: seconds(5), handshakes: 256, connections: 512 }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 use umsid_proto::model::ServiceProcess;
 
+use super::boot;
 use crate::ums::Running;
 
 /// A process as the operating system shows it.
@@ -15,15 +16,18 @@ pub type Process = ServiceProcess;
 /// How often a process that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Start times come from the boot time and a counter; when the clock is set they move.
-const CLOCK_STEP: i64 = 2;
+/// The variable in a program's environment that says for which operation it was started.
+pub(super) const MARK: &str = "UMSID_OPERATION";
+
+/// Start times are made of the boot time, rounded, and a counter.
+const ROUNDED: i64 = 2;
 
 fn living(process: &sysinfo::Process) -> bool {
     !matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead)
 }
 
 fn shown(process: &sysinfo::Process) -> Process {
-    let seconds = i64::try_from(process.start_time()).unwrap_or_default();
+    let seconds = i64::try_from(process.start_time()).unwrap_or_default() - boot::moved();
     Process { pid: process.pid().as_u32(), started: Timestamp::from_second(seconds).unwrap_or_default() }
 }
 
@@ -38,7 +42,12 @@ pub fn process_of(pid: u32) -> Option<Process> {
 
 /// Whether these are one process: an id alone proves nothing, ids are used again.
 pub fn same_process(one: &Process, other: &Process) -> bool {
-    one.pid == other.pid && (one.started.as_second() - other.started.as_second()).abs() <= CLOCK_STEP
+    one.pid == other.pid && (one.started.as_second() - other.started.as_second()).abs() <= ROUNDED
+}
+
+/// Whether a process was started at this [`moment`](super::moment) or later.
+pub fn started_since(process: &Process, moment: Timestamp) -> bool {
+    process.started.as_second() + ROUNDED >= moment.as_second()
 }
 
 /// Whether this very process is there.
@@ -67,6 +76,32 @@ pub fn in_use(path: &Path) -> bool {
     let uses = |process: &sysinfo::Process| living(process) && command_line(process).contains(&*path);
     // Where processes cannot be seen, one might.
     with_command_lines().is_none_or(|system| system.processes().values().any(uses))
+}
+
+/// The processes with this mark in their environment: a program we started, and what it started. `None` where they cannot
+/// be seen.
+pub fn marked(mark: &str) -> Option<Vec<Process>> {
+    let mut system = processes()?;
+    let what = ProcessRefreshKind::nothing().without_tasks().with_environ(UpdateKind::Always);
+    system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);
+    let wanted = format!("{MARK}={mark}");
+    let is_marked = |process: &&sysinfo::Process| {
+        living(process) && process.environ().iter().any(|variable| *variable == *wanted)
+    };
+    Some(system.processes().values().filter(is_marked).map(shown).collect())
+}
+
+/// Whether a process was started by us, for whatever operation.
+pub fn carries_mark(process: &Process) -> bool {
+    let Some(mut system) = processes() else { return false };
+    let pid = Pid::from_u32(process.pid);
+    let what = ProcessRefreshKind::nothing().without_tasks().with_environ(UpdateKind::Always);
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
+    let mark = format!("{MARK}=");
+    system.process(pid).is_some_and(|found| {
+        let of_ours = |variable: &std::ffi::OsString| variable.to_string_lossy().starts_with(&mark);
+        same_process(&shown(found), process) && found.environ().iter().any(of_ours)
+    })
 }
 
 /// `None` on a system whose processes cannot be seen.
@@ -100,6 +135,11 @@ pub async fn await_end(program: Running, deadline: Duration, grace: Duration) ->
     }
     signal_group(program.pid, true);
     gone_within(&process, super::REAP).await
+}
+
+/// Waits until this program has ended, and ends nothing.
+pub async fn await_gone(program: Running, deadline: Duration) -> bool {
+    gone_within(&Process { pid: program.pid, started: program.started }, deadline).await
 }
 
 async fn gone_within(process: &Process, limit: Duration) -> bool {

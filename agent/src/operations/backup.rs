@@ -54,7 +54,7 @@ async fn sealed(
 ) -> Result<(Incoming, Option<Fingerprint>), Trouble> {
     let host = &job.host;
     let into = host.state.work_dir("backup-").map_err(|error| untouched(not_stored(&error)))?;
-    job.begin(Before::Nothing)?;
+    job.begin(Before::Nothing, None)?;
 
     job.tell("reading the UMS IDs", None);
     let ids = job.ums(host.ums.ids()).await;
@@ -74,12 +74,14 @@ async fn sealed(
     };
 
     job.tell("sealing the backup", None);
+    let seen = host.ums_version.lock().map(|version| version.clone()).unwrap_or_default();
+    let ums_version = host.ums.version().await.unwrap_or(seen);
     let provenance = Provenance {
         cluster: host.me.cluster.clone(),
         run: job.id.run.clone(),
         source: host.me.server.clone(),
         fingerprint,
-        ums_version: host.ums_version.lock().map(|version| version.clone()).unwrap_or_default(),
+        ums_version,
         taken: Timestamp::now(),
     };
     let signer = host.tls.current();

@@ -1,5 +1,6 @@
-//! Removing what a run left here.
+//! Removing what a run left here, and what those before it left that are overtaken by it.
 
+use umsid_proto::failure::Failure;
 use umsid_proto::model::{Success, Trouble};
 
 use super::{Job, untouched};
@@ -10,4 +11,17 @@ pub(super) async fn discard(job: &Job) -> Result<Success, Trouble> {
     let (host, run) = (job.host.clone(), job.id.run.clone());
     let files = blocking(move || host.spool.discard(&run)).await.map_err(untouched)?;
     Ok(Success::Discarded { files })
+}
+
+/// A run that halted and was never taken up again has nobody who removes what it left. With an operation of another run
+/// on record it cannot go on any more, and to go back it needs nothing of that. That it could not be removed is no reason to do less for this one.
+pub(super) async fn overtaken(job: &Job) {
+    let (host, run) = (job.host.clone(), job.id.run.clone());
+    match blocking(move || host.spool.discard_others(&run)).await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "removed what overtaken runs left"),
+        Err(error) => {
+            tracing::warn!(error = %Failure::from(error), "cannot remove what overtaken runs left");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use umsid_common::digest::Fingerprint;
 use umsid_common::durable::{self, Access, DurableError};
+use umsid_common::fault;
 use umsid_common::name::OperationId;
 use umsid_proto::model::{
     Action, Operation, OperationState, Outcome, Phase, Progress, RawOutput, ServiceProcess, Success, Trouble,
@@ -16,7 +17,7 @@ use umsid_proto::model::{
 };
 
 use crate::state::{StateError, read_json};
-use crate::ums::Running;
+use crate::ums::{Previous, Running};
 
 /// How many events are kept of one operation; the outcome always is.
 const EVENTS: usize = 500;
@@ -34,6 +35,9 @@ pub(super) struct Record {
     caller: String,
     pub(super) action: Action,
     pub(super) recorded: Timestamp,
+    /// Which it is of all that were ever recorded here: the order that no clock can change.
+    #[serde(default)]
+    pub(super) order: u64,
     pub(super) started: Option<Started>,
     /// The last one is the outcome, once there is one.
     events: Vec<Progress>,
@@ -46,6 +50,9 @@ pub(super) struct Started {
     pub(super) before: Before,
     /// What does it: its process id and start.
     pub(super) program: Option<(u32, Timestamp)>,
+    /// The process of the UMS Server at that moment, where that matters afterwards.
+    #[serde(default)]
+    pub(super) service: Option<ServiceProcess>,
 }
 
 /// How things stood before, so that afterwards it can be told what happened.
@@ -56,13 +63,14 @@ pub(super) enum Before {
     Nothing,
     /// The Local UMS ID.
     Local(Option<Fingerprint>),
-    /// The process of the UMS Server.
-    Process(Option<ServiceProcess>),
+    /// The UMS Server.
+    Server(Previous),
 }
 
 impl Record {
-    pub(super) fn new(id: OperationId, epoch: u64, caller: String, action: Action) -> Self {
-        Self { id, epoch, caller, action, recorded: Timestamp::now(), started: None, events: Vec::new() }
+    pub(super) fn new(id: OperationId, order: u64, epoch: u64, caller: String, action: Action) -> Self {
+        let recorded = Timestamp::now();
+        Self { id, epoch, caller, action, recorded, order, started: None, events: Vec::new() }
     }
 
     fn outcome(&self) -> Option<&Outcome> {
@@ -74,7 +82,7 @@ impl Record {
     }
 
     fn push(&mut self, what: Result<Outcome, Phase>) {
-        let event = Progress { index: self.last_event() + 1, at: Timestamp::now(), what };
+        let event = Progress { index: self.last_event().saturating_add(1), at: Timestamp::now(), what };
         self.events.push(event);
         if self.events.len() > EVENTS {
             self.events.remove(0);
@@ -94,7 +102,9 @@ impl Entry {
     /// Puts a new operation on record.
     pub(super) fn create(dir: &Path, record: Record) -> Result<Self, DurableError> {
         let path = dir.join(format!("{}.json", record.id));
+        moment("accepted before", &record);
         write(&path, &record)?;
+        moment("accepted after", &record);
         Ok(Self::of(path, record))
     }
 
@@ -130,6 +140,12 @@ impl Entry {
         &self.action
     }
 
+    /// Its place among all that is on record; the clock counts only for records from before there was an order.
+    pub(super) fn order(&self) -> (u64, Timestamp) {
+        let record = self.lock();
+        (record.order, record.recorded)
+    }
+
     pub(super) fn started(&self) -> Option<Started> {
         self.lock().started.clone()
     }
@@ -141,9 +157,12 @@ impl Entry {
         Some((last.at, last.what.as_ref().ok()?.clone()))
     }
 
-    pub(super) fn begin(&self, before: Before) -> Result<(), DurableError> {
-        let started = Started { at: Timestamp::now(), before, program: None };
-        self.change(|record| record.started = Some(started))
+    pub(super) fn begin(&self, before: Before, service: Option<ServiceProcess>) -> Result<(), DurableError> {
+        let started = Started { at: Timestamp::now(), before, program: None, service };
+        moment("begun before", &self.lock());
+        self.change(|record| record.started = Some(started))?;
+        moment("begun after", &self.lock());
+        Ok(())
     }
 
     /// Which process it is that may have an effect.
@@ -157,6 +176,7 @@ impl Entry {
         if let Err(error) = self.change(set) {
             tracing::error!(%error, pid = program.pid, "cannot record which program runs");
         }
+        moment("running", &self.lock());
     }
 
     pub(super) fn tell(&self, text: String, within: Option<Duration>) {
@@ -178,11 +198,13 @@ impl Entry {
             Ok(_) => tracing::info!(id = %self.lock().id, "operation done"),
             Err(trouble) => tracing::warn!(id = %self.lock().id, ?trouble, "operation not done"),
         }
+        moment("finished before", &self.lock());
         if let Err(error) = self.change(|record| record.push(Ok(outcome.clone()))) {
             tracing::error!(%error, "cannot record the outcome of an operation");
             self.lock().push(Ok(outcome));
             self.told.send_replace(());
         }
+        moment("finished after", &self.lock());
     }
 
     pub(crate) fn operation(&self) -> Operation {
@@ -216,6 +238,11 @@ impl Entry {
         let from = if finished { from.min(record.last_event()) } else { from };
         (record.events.iter().filter(|event| event.index >= from).cloned().collect(), finished)
     }
+}
+
+/// See [`fault`]; named by step and attempt, so that it is the same in every run of the same plan.
+fn moment(what: &str, record: &Record) {
+    fault::moment(format_args!("operation {}.{} {what}", record.id.step, record.id.attempt));
 }
 
 fn write(path: &Path, record: &Record) -> Result<(), DurableError> {

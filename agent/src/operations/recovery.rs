@@ -4,15 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Action, Effect, Service, ServiceProcess, ServiceStatus, Success, Trouble};
+use umsid_proto::model::{Action, Effect, Service, ServiceStatus, Success, Trouble};
 
 use super::record::{Before, Started};
 use super::{Entry, Job, Operations, restart, restore, untouched};
-use crate::exec;
-use crate::ums::Running;
-
-/// How long a program that outlived the agent is waited for, before it is ended.
-const PROGRAM: Duration = Duration::from_secs(600);
+use crate::ums::{Previous, Running};
 
 /// How often a process that may be replaced is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -26,7 +22,7 @@ impl Operations {
         if unfinished.is_empty() {
             return;
         }
-        unfinished.sort_by_key(|entry| entry.operation().recorded);
+        unfinished.sort_by_key(|entry| entry.order());
         desk.current = Some(format!("finding out what became of {}", unfinished[0].operation().id));
         self.idle.send_replace(false);
         drop(desk);
@@ -65,23 +61,34 @@ async fn settle(job: &Job) -> Result<Success, Trouble> {
         Action::SafetyBackup | Action::Backup(_) | Action::Discard => {
             Err(interrupted("in the middle; nothing on the server was changed", Effect::None))
         }
-        Action::Restore { expected, .. } => {
+        Action::Restore { expected, keeps_running, .. } => {
             let Before::Local(before) = started.before else { return Err(nonsense(&started)) };
             let program = started.program.map(|(pid, started)| Running { pid, started });
             if let Some(program) = program {
-                job.tell("waiting for the restore to end", Some(PROGRAM));
-                job.ums(job.host.ums.await_end(program, PROGRAM)).await;
+                let patience = job.host.deadlines.program;
+                job.tell("waiting for the restore to end", Some(patience));
+                job.ums(job.host.ums.await_end(program, patience)).await;
             }
+            let ended = program.is_some() || gone(job, "waiting for the restore to end").await;
             job.tell("reading the UMS IDs", None);
             let now = job.ums(job.host.ums.ids()).await;
-            restore::found(before, *expected, now, program.is_some())
+            // A server whose UMS Server was stopped for it is not as it was, whatever its UMS ID.
+            let service = job.ums(job.host.ums.service()).await;
+            let as_it_was = ended && restore::runs_on(started.service, &service);
+            let found = restore::found(before, *expected, now, as_it_was)?;
+            let stands = started.service.is_some() && service.status != ServiceStatus::Running;
+            match *keeps_running && stands {
+                true => Err(interrupted("before the UMS Server was started again", Effect::Possible)),
+                false => Ok(found),
+            }
         }
         Action::Restart { deadline_ms } => {
-            let Before::Process(before) = started.before else { return Err(nonsense(&started)) };
+            let Before::Server(before) = started.before else { return Err(nonsense(&started)) };
             let program = started.program.map(|(pid, started)| Running { pid, started });
             if let Some(program) = program {
-                job.tell("waiting for the program that restarts the UMS Server to end", Some(PROGRAM));
-                job.ums(job.host.ums.await_end(program, PROGRAM)).await;
+                let patience = job.host.deadlines.program;
+                job.tell("waiting for the program that restarts the UMS Server to end", Some(patience));
+                job.ums(job.host.ums.await_end(program, patience)).await;
             }
             let patience = job.host.deadlines.restart;
             let patience =
@@ -105,14 +112,36 @@ async fn settle(job: &Job) -> Result<Success, Trouble> {
     }
 }
 
-/// The service, once another process than `before` runs, none does, or patience is at its end. `ended`: whatever could
-/// bring another one has ended, unless the service is changing.
-async fn replaced(job: &Job, before: Option<ServiceProcess>, ended: bool, patience: Duration) -> Service {
-    let until = Instant::now() + patience;
+/// Waits until no program of this operation is at work: one may be, of which the agent had no time to record which process
+/// it is. Whether that is sure.
+async fn gone(job: &Job, what: &str) -> bool {
+    let (mark, until) = (job.id.to_string(), Instant::now() + job.host.deadlines.program);
+    let mut told = false;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if !job.ums(job.host.ums.at_work(&mark)).await {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+        if !told {
+            job.tell(what, Some(left));
+            told = true;
+        }
+        job.ums(tokio::time::sleep(LOOK.min(left))).await;
+    }
+}
+
+/// The service, once another process than `before` runs, none does, or patience is at its end. `ended`: the program that
+/// could bring another one has ended; else it is looked for. A service that is changing may bring one all the same.
+async fn replaced(job: &Job, before: Previous, ended: bool, patience: Duration) -> Service {
+    let (mark, until) = (job.id.to_string(), Instant::now() + patience);
     let mut told = false;
     loop {
         let now = job.ums(job.host.ums.service()).await;
         let left = until.saturating_duration_since(Instant::now());
+        let ended = ended || !job.ums(job.host.ums.at_work(&mark)).await;
         let settled = ended && now.status != ServiceStatus::Changing;
         if !is_still(before, &now) || settled || left.is_zero() {
             return now;
@@ -125,8 +154,8 @@ async fn replaced(job: &Job, before: Option<ServiceProcess>, ended: bool, patien
     }
 }
 
-fn is_still(before: Option<ServiceProcess>, now: &Service) -> bool {
-    before.zip(now.process).is_some_and(|(before, now)| exec::same_process(&before, &now))
+fn is_still(before: Previous, now: &Service) -> bool {
+    now.process.is_some_and(|now| !before.is_followed_by(&now))
 }
 
 fn interrupted(when: &str, effect: Effect) -> Trouble {

@@ -15,7 +15,7 @@ use super::{Before, Job, same, untouched};
 use crate::exec;
 use crate::host::{Host, blocking};
 use crate::spool::Origin;
-use crate::ums::Running;
+use crate::ums::{Running, Started, installation};
 
 /// What is to be restored, and under which conditions.
 pub(super) struct Wanted<'a> {
@@ -23,6 +23,8 @@ pub(super) struct Wanted<'a> {
     pub(super) expected: Option<Fingerprint>,
     pub(super) source_server: &'a ServerName,
     pub(super) safety_net: &'a Digest,
+    /// No restart follows.
+    pub(super) keeps_running: bool,
 }
 
 pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, Trouble> {
@@ -35,16 +37,24 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
     job.tell("opening the backup", None);
     let opened = open(job, wanted).await.map_err(untouched)?;
     let mut remarks = check(&opened, wanted, job).map_err(untouched)?;
+    if matches!(wanted.source, RestoreSource::Uploaded(_)) {
+        versions_fit(&opened.manifest.ums_version, ums.version().await.as_deref()).map_err(untouched)?;
+    }
 
     job.tell("reading the UMS IDs", None);
     let before = job.ums(ums.ids()).await;
     saved(&before, &net, wanted).map_err(untouched)?;
     let service = job.ums(ums.service()).await;
-    job.begin(Before::Local(before.local))?;
+    // What an attempt before this one has stopped ran before this restore all the same.
+    let earlier = job.earlier.as_ref().and_then(|earlier| earlier.started()?.service);
+    let ran = service.process.or(earlier);
+    job.begin(Before::Local(before.local), ran)?;
 
-    let started = |running: Running| job.entry.running(running);
+    let told = |running: Running| job.entry.running(running);
+    let mark = job.id.to_string();
+    let started = Started { mark: &mark, told: &told };
     let tell = |text: String, within| job.tell(text, within);
-    let restored = job.ums(ums.restore(&opened.backup, &opened.password, &started, &tell)).await;
+    let restored = job.ums(ums.restore(&opened.backup, &opened.password, started, &tell)).await;
     // The plaintext ends here, whatever came of it.
     drop(opened);
 
@@ -55,7 +65,8 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
         Err(mut failed) => {
             if let (Effect::Possible, Some(local)) = (failed.effect, after.local) {
                 let now = job.ums(ums.service()).await;
-                if has_ended(job, &failed.failure) && unchanged(&before, &after) && runs_on(&service, &now) {
+                let as_before = runs_on(service.process, &now) && ran == service.process;
+                if has_ended(job, &failed.failure).await && unchanged(&before, &after) && as_before {
                     failed.effect = Effect::None;
                     failed.failure.causes.push(format!("this server's UMS ID still is {local}"));
                 } else {
@@ -65,15 +76,23 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
             return Err(failed.into());
         }
     }
-    judge(before.local, wanted.expected, after, remarks)
+    let mut success = judge(before.local, wanted.expected, after, remarks)?;
+    let ran = ran.is_some() || service.status == ServiceStatus::Running;
+    if wanted.keeps_running && ran && job.ums(ums.service()).await.status != ServiceStatus::Running {
+        job.ums(ums.restart(None, started, &tell)).await?;
+        if let Success::Restored { remarks, .. } = &mut success {
+            remarks.push("the UMS Server was started again: no restart follows".into());
+        }
+    }
+    Ok(success)
 }
 
 /// Whether the restore's program has ended, and nothing else that was begun may still go on: a UMS Server told to stop may
 /// stop later.
-fn has_ended(job: &Job, failure: &Failure) -> bool {
+async fn has_ended(job: &Job, failure: &Failure) -> bool {
     let program = job.entry.started().and_then(|started| started.program);
-    let ended = |(pid, started)| !exec::is_running(&ServiceProcess { pid, started });
-    failure.code != Code::ServiceControl && program.is_some_and(ended)
+    let Some((pid, started)) = program.filter(|_| failure.code != Code::ServiceControl) else { return false };
+    !job.host.ums.is_running(Running { pid, started }).await
 }
 
 fn unchanged(before: &UmsIds, after: &UmsIds) -> bool {
@@ -82,12 +101,12 @@ fn unchanged(before: &UmsIds, after: &UmsIds) -> bool {
 }
 
 /// Whether the service is as it was: the same process, or stopped as before.
-fn runs_on(before: &Service, now: &Service) -> bool {
-    match (before.process, now.process) {
+pub(super) fn runs_on(before: Option<ServiceProcess>, now: &Service) -> bool {
+    match (before, now.process) {
         (Some(before), Some(process)) => {
             now.status == ServiceStatus::Running && exec::same_process(&before, &process)
         }
-        (None, None) => before.status == ServiceStatus::Stopped && now.status == ServiceStatus::Stopped,
+        (None, None) => now.status == ServiceStatus::Stopped,
         _ => false,
     }
 }
@@ -172,6 +191,25 @@ fn check(opened: &Opened, wanted: &Wanted<'_>, job: &Job) -> Result<Vec<String>,
     fingerprint_fits(manifest, wanted.expected)
 }
 
+/// Whether the backup is of the version of UMS that is here now. They were equal when the run was planned (UMS_FACTS §6);
+/// whether a backup can be taken to another version is not documented (UMS_FACTS §3). The way back is not asked: what it
+/// takes was made here.
+fn versions_fit(made_by: &str, here: Option<&str>) -> Result<(), Failure> {
+    let Some(here) = here.filter(|here| !made_by.is_empty() && !is_same_version(made_by, here)) else {
+        return Ok(());
+    };
+    let what = format!("the backup is of UMS {made_by}, and UMS {here} is installed here now");
+    Err(Failure::new(Code::BadBackup, what).remedy(
+        "all servers of an installation must run the same version: see to that, then begin a new run",
+    ))
+}
+
+/// Zero-padded or not.
+fn is_same_version(one: &str, other: &str) -> bool {
+    let at_least = |version: &str, since: &str| installation::at_least(version, since) == Some(true);
+    one == other || at_least(one, other) && at_least(other, one)
+}
+
 fn fingerprint_fits(manifest: &Manifest, expected: Option<Fingerprint>) -> Result<Vec<String>, Failure> {
     match (manifest.fingerprint, expected) {
         (Some(found), Some(expected)) => match same(found, expected, &[]) {
@@ -227,13 +265,13 @@ fn judge(
     }
 }
 
-/// What became of a restore in the middle of which the agent was stopped. `ended`: the program that did it was waited
-/// for, so that nothing can change any more.
+/// What became of a restore in the middle of which the agent was stopped. `as_it_was`: the UMS Server is, and no program
+/// that could do the restore is at work, so that nothing can change any more.
 pub(super) fn found(
     before: Option<Fingerprint>,
     expected: Option<Fingerprint>,
     now: UmsIds,
-    ended: bool,
+    as_it_was: bool,
 ) -> Result<Success, Trouble> {
     let Some(local) = now.local else {
         return Err(Trouble::Unknown(format!(
@@ -242,18 +280,19 @@ pub(super) fn found(
         )));
     };
     let is = |other: Option<Fingerprint>| other.and_then(|other| same(local, other, &now.certificates));
-    if is(expected) == Some(true) {
-        let remarks =
-            vec!["the agent was stopped during the restore; this is what it found afterwards".into()];
-        return Ok(Success::Restored { ums_ids: now, remarks });
-    }
+    // Also where just that was to be restored, as in a rehearsal: then nothing shows that it was. Once more does no harm.
     if is(before) == Some(true) {
         let failure = Failure::new(
             Code::Interrupted,
             format!("the agent was stopped during the restore, and this server's UMS ID still is {local}"),
         );
-        let effect = if ended { Effect::None } else { Effect::Possible };
+        let effect = if as_it_was { Effect::None } else { Effect::Possible };
         return Err(Trouble::Failed { failure, effect });
+    }
+    if is(expected) == Some(true) {
+        let remarks =
+            vec!["the agent was stopped during the restore; this is what it found afterwards".into()];
+        return Ok(Success::Restored { ums_ids: now, remarks });
     }
     let known = |print: Option<Fingerprint>| print.map_or("not known".to_owned(), |print| print.to_string());
     Err(Trouble::Unknown(format!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tonic::{Request, Response, Status};
+use umsid_common::fault;
 use umsid_proto::PROTOCOL;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Invalid, LeaseRef, digest, named};
@@ -65,6 +66,7 @@ impl Agent for AgentRpc {
             .inspect(request.into_inner().quick, |service| self.operations.restart_due(service))
             .await;
         bound_ids(&mut inspection.ums_ids);
+        fault::moment("inspected");
         Ok(Response::new(inspection.into()))
     }
 
@@ -81,7 +83,11 @@ impl Agent for AgentRpc {
         }
         let wish = decoded(self.wish(&wire))?;
         let host = self.host.clone();
+        let broken = wish.breaks.clone();
         let lease = blocking(move || host.leases.acquire(&wish)).await.map_err(Failure::from)?;
+        if let Some(broken) = broken {
+            tracing::warn!(caller, by = lease.holder, run = %broken.run, epoch = broken.epoch, "lease broken");
+        }
         tracing::info!(caller, run = %lease.run, epoch = lease.epoch, until = %lease.until, "lease granted");
         Ok(Response::new(lease.into()))
     }
@@ -155,6 +161,11 @@ impl AgentRpc {
             holder: wire.holder.chars().filter(|c| !c.is_control()).take(HOLDER).collect(),
             ttl: Duration::from_secs(wire.ttl_seconds.into()).clamp(shortest, longest),
             plan: plan.map(|bytes| digest("plan_digest", bytes)).transpose()?,
+            breaks: wire.breaks.as_ref().map(broken).transpose()?,
         })
     }
+}
+
+fn broken(wire: &wire::BrokenLease) -> Result<LeaseRef, Invalid> {
+    Ok(LeaseRef { run: named("breaks.run", &wire.run)?, epoch: wire.epoch })
 }

@@ -1,6 +1,7 @@
 //! Starting operations, watching them, and what is on record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -16,6 +17,9 @@ use crate::operations::{Entry, Operations};
 
 /// Room left in a message for what surrounds its items.
 const MARGIN: usize = 16 << 10;
+
+/// Who takes no event for this long is told no more; whoever it is may come back.
+const UNREAD: Duration = Duration::from_secs(30);
 
 pub(crate) struct OperationsRpc {
     pub(crate) operations: Arc<Operations>,
@@ -70,7 +74,7 @@ async fn tell(entry: Arc<Entry>, from: u64, events: mpsc::Sender<Result<wire::Op
         let (new, finished) = entry.events(next);
         for event in new {
             next = event.index + 1;
-            if events.send(Ok(event.into())).await.is_err() {
+            if events.send_timeout(Ok(event.into()), UNREAD).await.is_err() {
                 return;
             }
         }

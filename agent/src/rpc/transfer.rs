@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use umsid_common::fault;
 use umsid_proto::CHUNK;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{digest, required};
@@ -91,6 +92,7 @@ async fn send(mut file: std::fs::File, chunks: mpsc::Sender<Result<wire::Chunk, 
             Err(error) => Err(Failure::of(Code::Internal, &error).into()),
         };
         let failed = chunk.is_err();
+        fault::moment("piece sent");
         if chunks.send_timeout(chunk, idle).await.is_err() || failed {
             return;
         }

@@ -87,8 +87,8 @@ impl ServiceControl for Command {
         self.run("start", &self.commands.start, started).await.map(drop)
     }
 
-    async fn stop(&self) -> Result<(), ServiceError> {
-        self.run("stop", &self.commands.stop, &|_| {}).await.map(drop)
+    async fn stop(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("stop", &self.commands.stop, started).await.map(drop)
     }
 
     async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {

@@ -162,8 +162,8 @@ impl ServiceControl for Systemd {
         self.run("start", started).await
     }
 
-    async fn stop(&self) -> Result<(), ServiceError> {
-        self.run("stop", &|_| {}).await
+    async fn stop(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("stop", started).await
     }
 
     async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {

@@ -105,8 +105,8 @@ impl AdminCli {
     }
 
     /// `server stop`.
-    pub async fn server_stop(&self, program: &CommandLine) -> Result<Ran, ExecError> {
-        self.service(program, "stop", &|_| {}).await
+    pub async fn server_stop(&self, program: &CommandLine, started: Started<'_>) -> Result<Ran, ExecError> {
+        self.service(program, "stop", started).await
     }
 
     /// `server restart`.

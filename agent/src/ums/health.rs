@@ -13,6 +13,10 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use umsid_proto::model::{Health, HealthStatus};
 
+mod probation;
+
+pub use probation::{Probation, Verdict, word};
+
 /// An answer is some words; more than this of one is not read, in bytes.
 const LARGEST_ANSWER: usize = 64 << 10;
 
@@ -44,10 +48,10 @@ impl Address {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(format!("`{url}`: only https://HOST:PORT is wanted, the paths are known"));
         }
-        let host =
-            uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("`{url}` has no host"))?;
+        let host = uri.host().map(|host| host.trim_matches(['[', ']'])).filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| format!("`{url}` has no host"))?;
         let port = uri.port_u16().unwrap_or(if tls { 8443 } else { 9080 });
-        Ok(Self { tls, host: host.trim_matches(['[', ']']).to_owned(), port })
+        Ok(Self { tls, host: host.to_owned(), port })
     }
 }
 
@@ -67,6 +71,49 @@ pub struct ServerStatus {
     pub host: String,
     /// `serverUUID`.
     pub uuid: String,
+}
+
+impl ServerStatus {
+    /// What the body of an answer says.
+    ///
+    /// # Errors
+    /// If it is no JSON with a version.
+    pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            rm_gui_server_version: String,
+            #[serde(default, rename = "serverUUID")]
+            server_uuid: String,
+            #[serde(default)]
+            server: String,
+        }
+        let wire: Wire = serde_json::from_slice(body)?;
+        let host = match wire.server.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            _ => &wire.server,
+        };
+        Ok(Self {
+            version: super::installation::version_in(&wire.rm_gui_server_version),
+            host: host.to_owned(),
+            uuid: wire.server_uuid,
+        })
+    }
+}
+
+/// What the body of a check-status answer says; `None`: nothing that is known.
+pub fn checked_status(body: &[u8]) -> Option<HealthStatus> {
+    #[derive(Deserialize)]
+    struct CheckStatus {
+        status: String,
+    }
+    match serde_json::from_slice::<CheckStatus>(body).ok()?.status.to_lowercase().as_str() {
+        "ok" => Some(HealthStatus::Ok),
+        "init" => Some(HealthStatus::Init),
+        "warn" => Some(HealthStatus::Warn),
+        "err" => Some(HealthStatus::Err),
+        _ => None,
+    }
 }
 
 /// Asks one UMS Server.
@@ -121,10 +168,6 @@ impl Probe {
     }
 
     async fn check_status(&self) -> Answer {
-        #[derive(Deserialize)]
-        struct CheckStatus {
-            status: String,
-        }
         let health = |status, detail| Health {
             status,
             source: "check-status".to_owned(),
@@ -136,13 +179,9 @@ impl Probe {
             Ok(answer) => answer,
             Err(why) => return Answer { health: health(HealthStatus::Unreachable, why), unreached: true },
         };
-        let said = serde_json::from_slice::<CheckStatus>(&body).ok().filter(|_| code == 200);
-        let health = match said.as_ref().map(|said| said.status.to_lowercase()).as_deref() {
-            Some("ok") => health(HealthStatus::Ok, String::new()),
-            Some("init") => health(HealthStatus::Init, String::new()),
-            Some("warn") => health(HealthStatus::Warn, String::new()),
-            Some("err") => health(HealthStatus::Err, String::new()),
-            _ => health(
+        let health = match checked_status(&body).filter(|_| code == 200) {
+            Some(status) => health(status, String::new()),
+            None => health(
                 HealthStatus::Unreachable,
                 format!("{} answers {code}: {}", self.address, shortened(&body)),
             ),
@@ -151,30 +190,11 @@ impl Probe {
     }
 
     async fn server_status(&self) -> Result<ServerStatus, String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Wire {
-            rm_gui_server_version: String,
-            #[serde(default, rename = "serverUUID")]
-            server_uuid: String,
-            #[serde(default)]
-            server: String,
-        }
         let (code, body) = self.get("/umsapi/v3/serverstatus").await?;
         if code != 200 {
             return Err(format!("{} answers {code}: {}", self.address, shortened(&body)));
         }
-        let wire: Wire = serde_json::from_slice(&body)
-            .map_err(|error| format!("{}: {error}: {}", self.address, shortened(&body)))?;
-        let host = match wire.server.rsplit_once(':') {
-            Some((host, port)) if port.parse::<u16>().is_ok() => host,
-            _ => &wire.server,
-        };
-        Ok(ServerStatus {
-            version: super::installation::version_in(&wire.rm_gui_server_version),
-            host: host.to_owned(),
-            uuid: wire.server_uuid,
-        })
+        ServerStatus::read(&body).map_err(|error| format!("{}: {error}: {}", self.address, shortened(&body)))
     }
 
     async fn get(&self, path: &str) -> Result<(u16, Bytes), String> {

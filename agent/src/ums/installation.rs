@@ -230,3 +230,25 @@ pub fn at_least(version: &str, since: &str) -> Option<bool> {
         |text: &str| -> Option<Vec<u32>> { text.split('.').map(|group| group.parse().ok()).collect() };
     Some(numbers(version)? >= numbers(since)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+        /// Files the UMS wrote, or somebody in its name: not of a known encoding, and of any size.
+        #[test]
+        fn no_bytes_break_a_properties_file(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let dir = umsid_testkit::scratch();
+            let file = dir.path().join("x.properties");
+            umsid_common::durable::replace(&file, &bytes, umsid_common::durable::Access::Private).unwrap();
+            for (key, _) in properties(&file).unwrap() {
+                prop_assert!(!key.contains(['=', ':', '\n']), "{}", key);
+            }
+        }
+    }
+}

@@ -8,20 +8,21 @@ use secrecy::SecretString;
 use umsid_common::digest::Fingerprint;
 use umsid_common::durable::DurableError;
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Effect, Service, ServiceProcess, ServiceStatus, UmsIds};
+use umsid_proto::model::{Effect, HealthStatus, Service, ServiceProcess, ServiceStatus, UmsIds};
 
 use super::admin_cli::AdminCli;
 use super::health::{Address, Probe};
 use super::identity::Words;
 use super::installation::Installation;
 use super::workspace::Workspace;
-use super::{Failed, Findings, Restart, Running, Started, Tell, Ums};
+use super::{Failed, Findings, Previous, Restart, Running, Started, Tell, Ums};
 use crate::config::{CommandLine, Config};
 use crate::exec::{self, Rules};
 use crate::service::{self, ServiceControl};
 
 mod backup;
 mod look;
+mod port;
 mod restart;
 mod restore;
 
@@ -47,7 +48,7 @@ pub struct LocalUms {
 struct Memory {
     /// The version whose `umsadmin-cli` has no `licensing export`; an empty one stands for an unknown version.
     without_export: Option<String>,
-    /// The port `ports list` told.
+    /// The port `ports list` told, perhaps to an agent before this one.
     web_port: Option<u16>,
     /// The version the UMS told of itself, where its files do not.
     version: Option<String>,
@@ -77,7 +78,7 @@ impl LocalUms {
             cli: Arc::new(AdminCli::new(Rules::of(config), config.timeouts.clone())),
             workspace: Workspace::open(&config.state_dir.join("ums"))?,
             control: tokio::sync::OnceCell::new(),
-            memory: Mutex::default(),
+            memory: Mutex::new(Memory { web_port: port::kept(&config.state_dir), ..Memory::default() }),
             config: config.clone(),
         })
     }
@@ -154,6 +155,10 @@ impl Ums for LocalUms {
         Findings { waited: since.elapsed(), ..findings }
     }
 
+    async fn version(&self) -> Option<String> {
+        self.installation().version.value.or_else(|| self.memory().version.clone())
+    }
+
     async fn ids(&self) -> UmsIds {
         self.read_ids().await
     }
@@ -183,7 +188,7 @@ impl Ums for LocalUms {
 
     async fn await_restarted(
         &self,
-        before: Option<ServiceProcess>,
+        before: Previous,
         deadline: Option<Duration>,
         tell: Tell<'_>,
     ) -> Result<Restart, Failed> {
@@ -191,8 +196,28 @@ impl Ums for LocalUms {
         self.healthy_again(before, until, tell).await
     }
 
+    fn is_good(&self, status: HealthStatus) -> bool {
+        self.config.health.is_good(status)
+    }
+
     async fn service(&self) -> Service {
         self.service_now().await
+    }
+
+    async fn at_work(&self, mark: &str) -> bool {
+        // Behind another program, as `sudo`, the environment is another one.
+        let behind = self.program().is_ok_and(|program| !program.parts().1.is_empty());
+        if behind || !self.config.service.prefix.is_empty() {
+            return true;
+        }
+        let server = self.service_now().await.process;
+        let other =
+            |process: &ServiceProcess| server.is_none_or(|server| !exec::same_process(&server, process));
+        exec::marked(mark).is_none_or(|marked| marked.iter().any(other))
+    }
+
+    async fn is_running(&self, program: Running) -> bool {
+        exec::is_running(&exec::Process { pid: program.pid, started: program.started })
     }
 
     async fn await_end(&self, program: Running, deadline: Duration) {

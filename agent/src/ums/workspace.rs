@@ -108,15 +108,10 @@ fn remove(path: &Path) -> bool {
     let removed = if found.is_dir() {
         fs::remove_dir_all(path)
     } else {
-        if found.is_file() {
-            let length = usize::try_from(found.len().min(1 << 16)).unwrap_or_default();
-            let overwritten = fs::File::options().write(true).open(path).and_then(|mut file| {
-                file.write_all(&vec![0; length])?;
-                file.sync_data()
-            });
-            if let Err(error) = overwritten {
-                tracing::debug!(path = %path.display(), %error, "cannot overwrite");
-            }
+        if found.is_file()
+            && let Err(error) = durable::overwrite(path, 1 << 16)
+        {
+            tracing::debug!(path = %path.display(), %error, "cannot overwrite");
         }
         fs::remove_file(path)
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
-use umsid_agent::ums::{Failed, Findings, Restart, Running, Started, Tell, Ums};
+use umsid_agent::ums::{Failed, Findings, Previous, Restart, Running, Started, Tell, Ums};
 use umsid_common::digest::Fingerprint;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{
@@ -68,10 +68,12 @@ pub(crate) struct State {
     /// This server's own UMS ID.
     pub(crate) local: String,
     pub(crate) main: String,
+    pub(crate) version: String,
     /// Whether the evidence settles anything.
     pub(crate) tells: bool,
     pub(crate) process: ServiceProcess,
     pub(crate) status: ServiceStatus,
+    pub(crate) health: HealthStatus,
     /// A restore has no effect, whatever it says.
     pub(crate) restore_lies: bool,
     /// What a restore puts into place instead of what is in the backup.
@@ -100,9 +102,13 @@ pub(crate) struct FakeUms {
     pub(crate) at_restore: Mutex<Option<Watcher>>,
     /// Whether a restart that outlives the agent comes to its end when it is waited for.
     pub(crate) restarts_later: AtomicBool,
+    /// Whether a program of an operation is still at work, of which nothing is on record.
+    pub(crate) at_work: AtomicBool,
     /// What a restore that outlives the agent does when it is waited for.
     pub(crate) finishes_later: Mutex<Option<String>>,
     pub(crate) passwords: Mutex<Vec<String>>,
+    /// How long a program that outlived the agent was waited for.
+    pub(crate) patience: Mutex<Option<Duration>>,
 }
 
 fn process(number: u32) -> ServiceProcess {
@@ -115,9 +121,11 @@ impl FakeUms {
             state: Mutex::new(State {
                 local: local.into(),
                 main: main.into(),
+                version: "12.09.110".into(),
                 tells: true,
                 process: process(1000),
                 status: ServiceStatus::Running,
+                health: HealthStatus::Ok,
                 restore_lies: false,
                 restore_mixes_up: None,
                 fail_restore: None,
@@ -133,8 +141,10 @@ impl FakeUms {
             recovering: Gate::default(),
             at_restore: Mutex::default(),
             restarts_later: AtomicBool::default(),
+            at_work: AtomicBool::default(),
             finishes_later: Mutex::default(),
             passwords: Mutex::default(),
+            patience: Mutex::default(),
         })
     }
 
@@ -174,16 +184,20 @@ fn counted(counter: &AtomicU32) {
 impl Ums for FakeUms {
     async fn look(&self, quick: bool) -> Findings {
         Findings {
-            ums_version: Some("12.09.110".into()),
+            ums_version: self.version().await,
             ums_ids: if quick { UmsIds::default() } else { self.ids().await },
             service: self.service().await,
-            health: Self::health(),
+            health: Health { status: self.state.lock().unwrap().health, ..Self::health() },
             update_mode: Some(false),
             distributed: Some(true),
             license: String::new(),
             waited: Duration::from_millis(3),
             problems: Vec::new(),
         }
+    }
+
+    async fn version(&self) -> Option<String> {
+        Some(self.state.lock().unwrap().version.clone())
     }
 
     async fn ids(&self) -> UmsIds {
@@ -226,7 +240,7 @@ impl Ums for FakeUms {
         self.before_restoring.pass().await;
         let content = std::fs::read_to_string(file).unwrap();
         let (id, expected) = content.split_once('\n').unwrap();
-        started(Running { pid: 4242, started: Timestamp::from_second(7).unwrap() });
+        (started.told)(Running { pid: 4242, started: Timestamp::from_second(7).unwrap() });
         self.restoring.pass().await;
         if expected != password.expose_secret() {
             let failure = Failure::new(Code::WrongPassword, "wrong password");
@@ -255,7 +269,7 @@ impl Ums for FakeUms {
         let before = self.state.lock().unwrap().process;
         tell("restarting".into(), Some(Duration::from_secs(1)));
         self.before_restarting.pass().await;
-        started(Running { pid: 4242, started: Timestamp::from_second(7).unwrap() });
+        (started.told)(Running { pid: 4242, started: Timestamp::from_second(7).unwrap() });
         self.restarting.pass().await;
         if self.state.lock().unwrap().fail_restart {
             let failure = Failure::new(Code::NotHealthy, "it did not come back");
@@ -268,13 +282,17 @@ impl Ums for FakeUms {
 
     async fn await_restarted(
         &self,
-        before: Option<ServiceProcess>,
+        before: Previous,
         _deadline: Option<Duration>,
         _tell: Tell<'_>,
     ) -> Result<Restart, Failed> {
         counted(&self.counts.await_restarted);
         let after = self.state.lock().unwrap().process;
-        Ok(Restart { before, after: Some(after), health: Self::health() })
+        Ok(Restart { before: before.process, after: Some(after), health: Self::health() })
+    }
+
+    fn is_good(&self, status: HealthStatus) -> bool {
+        status == HealthStatus::Ok
     }
 
     async fn service(&self) -> Service {
@@ -287,7 +305,17 @@ impl Ums for FakeUms {
         }
     }
 
-    async fn await_end(&self, program: Running, _deadline: Duration) {
+    async fn at_work(&self, mark: &str) -> bool {
+        assert!(mark.parse::<umsid_common::name::OperationId>().is_ok(), "{mark}");
+        self.at_work.load(Ordering::SeqCst)
+    }
+
+    async fn is_running(&self, _program: Running) -> bool {
+        false
+    }
+
+    async fn await_end(&self, program: Running, deadline: Duration) {
+        *self.patience.lock().unwrap() = Some(deadline);
         assert_eq!((program.pid, program.started), (4242, Timestamp::from_second(7).unwrap()));
         counted(&self.counts.await_end);
         if let Some(id) = self.finishes_later.lock().unwrap().take() {

@@ -21,6 +21,7 @@ use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Action, Handover, Outcome, Progress, RestoreSource, Success, Trouble};
 use umsid_proto::wire;
 use umsid_proto::wire::agent_client::AgentClient;
+use umsid_proto::wire::journals_client::JournalsClient;
 use umsid_proto::wire::operations_client::OperationsClient;
 use umsid_proto::wire::transfer_client::TransferClient;
 use umsid_testkit::{Ca, Issued, scratch, wait_for};
@@ -80,9 +81,17 @@ impl Server {
     }
 
     pub(crate) fn try_start(&self) -> Result<Running, StartError> {
+        Self::start_with(&self.config, self.ums.clone(), self.deadlines.clone())
+    }
+
+    pub(crate) fn start_with(
+        config: &Config,
+        ums: Arc<FakeUms>,
+        deadlines: Deadlines,
+    ) -> Result<Running, StartError> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (config, ums, deadlines) = (self.config.clone(), self.ums.clone(), self.deadlines.clone());
+        let config = config.clone();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
         let served = runtime.spawn(async move {
@@ -194,6 +203,7 @@ pub(crate) struct Line {
     pub(crate) agent: AgentClient<Channel>,
     pub(crate) operations: OperationsClient<Channel>,
     pub(crate) transfer: TransferClient<Channel>,
+    pub(crate) journals: JournalsClient<Channel>,
 }
 
 pub(crate) fn lease(run: &str, epoch: u64) -> wire::LeaseRef {
@@ -212,7 +222,8 @@ impl Line {
         Self {
             agent: AgentClient::new(channel.clone()),
             operations: OperationsClient::new(channel.clone()),
-            transfer: TransferClient::new(channel),
+            transfer: TransferClient::new(channel.clone()),
+            journals: JournalsClient::new(channel),
         }
     }
 
@@ -224,6 +235,7 @@ impl Line {
             holder: "coordinator anna (anna@admin1)".into(),
             ttl_seconds: 60,
             plan_digest: vec![7; 32],
+            breaks: None,
         };
         Ok(self.agent.acquire_lease(request).await?.into_inner())
     }
@@ -352,5 +364,6 @@ pub(crate) fn restore(
         expected: Some(print_of(expected)),
         source_server: source_server.parse().unwrap(),
         safety_net,
+        keeps_running: false,
     }
 }

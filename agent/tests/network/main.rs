@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had is a failure")]
 
 mod enrolment;
+mod epochs;
 mod fake_ums;
+#[cfg(unix)]
+mod helper;
 mod house;
+mod journals;
 mod leases;
 mod operations;
 mod recovery;
@@ -12,3 +16,4 @@ mod roles;
 mod start;
 mod transfer;
 mod trust;
+mod twice;

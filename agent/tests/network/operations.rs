@@ -1,5 +1,5 @@
 use umsid_proto::failure::Code;
-use umsid_proto::model::{Action, OperationState, Success};
+use umsid_proto::model::{Action, HealthStatus, OperationState, Success};
 use umsid_proto::wire;
 use umsid_testkit::Ca;
 
@@ -36,6 +36,45 @@ async fn the_same_id_never_has_a_second_effect() {
     assert_eq!(FakeUms::count(&server.ums.counts.restart), 1);
     let other = line.start_under(&step(1), lease(RUN, 2), Action::Discard).await;
     assert_eq!(code_of(other), Code::OperationConflict);
+    running.kill().await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_come_up_since_is_not_restarted_again() {
+    let ca = Ca::new("test");
+    let server = Server::new(&ca, "ums1", "own-id");
+    let running = server.start().await;
+    let mut line = Person::coordinator(&ca).call(&server, &running).await;
+    line.acquire(RUN, 1).await.unwrap();
+    let attempt = |number: u32| format!("{RUN}.7.{number}");
+    let restart = || Action::Restart { deadline_ms: None };
+    let counts = || {
+        let counts = &server.ums.counts;
+        (FakeUms::count(&counts.restart), FakeUms::count(&counts.await_restarted))
+    };
+    server.ums.set(|state| state.fail_restart = true);
+    let (code, _) = failure_of(line.perform(&attempt(1), restart()).await);
+    assert_eq!(code, Code::NotHealthy);
+    // It is the process of before: there is nothing to wait for.
+    failure_of(line.perform(&attempt(2), restart()).await);
+    assert_eq!(counts(), (2, 0));
+    server.ums.replace_process();
+    let before = server.ums.state.lock().unwrap().process;
+    // Another, and not well: waiting did not help, a restart may.
+    server.ums.set(|state| state.health = HealthStatus::Err);
+    failure_of(line.perform(&attempt(3), restart()).await);
+    assert_eq!(counts(), (3, 0));
+    server.ums.replace_process();
+    server.ums.set(|state| state.health = HealthStatus::Ok);
+    match line.perform(&attempt(4), restart()).await {
+        Ok(Success::Restarted { before: told, .. }) => assert_eq!(told, Some(before)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(counts(), (3, 1));
+    // Another step wants a restart of its own.
+    server.ums.set(|state| state.fail_restart = false);
+    line.perform(&step(8), restart()).await.unwrap();
+    assert_eq!(counts(), (4, 1));
     running.kill().await;
 }
 

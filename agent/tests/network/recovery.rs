@@ -105,12 +105,39 @@ async fn a_restore_that_did_nothing_is_found_undone() {
     running.kill().await;
 }
 
+/// Stopped for a restore that then did nothing, the UMS Server is not as it was; where no restart follows, the next attempt
+/// starts it, which finds it stopped.
 #[tokio::test]
-async fn a_restore_whose_program_is_not_on_record_may_still_have_an_effect() {
+async fn a_ums_server_that_an_interrupted_restore_has_stopped_is_not_forgotten() {
+    for keeps_running in [true, false] {
+        let (scene, running, line) = Scene::new().await;
+        let ums = &scene.server.ums;
+        let Action::Restore { source, expected, source_server, safety_net, .. } = scene.restore() else {
+            unreachable!()
+        };
+        let action = Action::Restore { source, expected, source_server, safety_net, keeps_running };
+        ums.restoring.shut();
+        let mut line = line;
+        line.start(&step(2), action.clone()).await.unwrap();
+        ums.restoring.reached().await;
+        running.kill().await;
+        ums.set(|state| state.status = ServiceStatus::Stopped);
+        ums.restoring.open();
+        let (running, mut line) = scene.again().await;
+        assert_eq!(failure_of(line.result(&step(2)).await), (Code::Interrupted, Effect::Possible));
+
+        line.perform(&format!("{RUN}.2.2"), action).await.unwrap();
+        assert_eq!(FakeUms::count(&ums.counts.restart), u32::from(keeps_running));
+        running.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_restore_whose_program_never_began_had_no_effect() {
     let (scene, running, line) = Scene::new().await;
     let (running, mut line) =
         scene.killed_at(running, line, scene.restore(), &scene.server.ums.before_restoring).await;
-    assert_eq!(failure_of(line.result(&step(2)).await), (Code::Interrupted, Effect::Possible));
+    assert_eq!(failure_of(line.result(&step(2)).await), (Code::Interrupted, Effect::None));
     assert_eq!(FakeUms::count(&scene.server.ums.counts.await_end), 0);
     running.kill().await;
 }
@@ -170,7 +197,8 @@ async fn a_restart_that_did_not_happen_is_found_undone() {
 
 #[tokio::test]
 async fn a_restart_that_goes_on_without_the_agent_is_waited_for() {
-    let (scene, running, line) = Scene::new().await;
+    let (mut scene, running, line) = Scene::new().await;
+    scene.server.deadlines.program = Duration::from_secs(77);
     let ums = &scene.server.ums;
     ums.restarts_later.store(true, Ordering::SeqCst);
     let restart = Action::Restart { deadline_ms: None };
@@ -182,7 +210,30 @@ async fn a_restart_that_goes_on_without_the_agent_is_waited_for() {
         other => panic!("{other:?}"),
     }
     assert_eq!(FakeUms::count(&ums.counts.await_end), 1);
+    assert_eq!(*ums.patience.lock().unwrap(), Some(Duration::from_secs(77)));
     assert_eq!(FakeUms::count(&ums.counts.restart), 1);
+    running.kill().await;
+}
+
+/// No process was found before the restart: that one is there afterwards does not make it a new one.
+#[tokio::test]
+async fn a_process_that_was_there_and_not_seen_is_not_taken_for_a_new_one() {
+    let (scene, running, mut line) = Scene::new().await;
+    let ums = &scene.server.ums;
+    ums.set(|state| state.status = ServiceStatus::Stopped);
+    ums.before_restarting.shut();
+    line.start(&step(2), Action::Restart { deadline_ms: None }).await.unwrap();
+    ums.before_restarting.reached().await;
+    running.kill().await;
+    ums.before_restarting.open();
+    ums.set(|state| state.status = ServiceStatus::Running);
+    let (running, mut line) = scene.again().await;
+    assert_eq!(failure_of(line.result(&step(2)).await), (Code::Interrupted, Effect::None));
+    // Nor when another attempt looks whether it has come up since.
+    let again = format!("{RUN}.2.2");
+    line.perform(&again, Action::Restart { deadline_ms: None }).await.unwrap();
+    assert_eq!(FakeUms::count(&ums.counts.restart), 2);
+    assert_eq!(FakeUms::count(&ums.counts.await_restarted), 0);
     running.kill().await;
 }
 
@@ -200,6 +251,7 @@ async fn without_program(
     ums.before_restarting.reached().await;
     running.kill().await;
     ums.set(|state| state.status = status);
+    ums.at_work.store(true, Ordering::SeqCst);
     let (running, mut line) = scene.again().await;
     if replaced {
         wait_for("the agent to wait", SOON, || async {
@@ -228,6 +280,43 @@ async fn a_restart_whose_program_is_not_on_record_is_waited_for() {
     assert_eq!(failure_of(running), (Code::Interrupted, Effect::None));
     let changing = without_program(ServiceStatus::Changing, false, short).await;
     assert_eq!(failure_of(changing), (Code::Interrupted, Effect::Possible));
+}
+
+#[tokio::test]
+async fn where_no_program_is_at_work_nothing_is_waited_for() {
+    let (scene, running, mut line) = Scene::new().await;
+    let ums = &scene.server.ums;
+    ums.before_restarting.shut();
+    line.start(&step(2), Action::Restart { deadline_ms: None }).await.unwrap();
+    ums.before_restarting.reached().await;
+    running.kill().await;
+    let (running, mut line) = scene.again().await;
+    assert_eq!(failure_of(line.result(&step(2)).await), (Code::Interrupted, Effect::None));
+    let record = scene.server.record(&step(2)).unwrap()["events"].to_string();
+    assert!(!record.contains("restarted after all"), "{record}");
+    running.kill().await;
+}
+
+/// The agent died between the start of the program and the record of which process it is.
+#[tokio::test]
+async fn a_restore_whose_program_is_not_on_record_is_waited_for() {
+    let (scene, running, mut line) = Scene::new().await;
+    let ums = &scene.server.ums;
+    ums.before_restoring.shut();
+    line.start(&step(2), scene.restore()).await.unwrap();
+    ums.before_restoring.reached().await;
+    running.kill().await;
+    ums.at_work.store(true, Ordering::SeqCst);
+    let (running, mut line) = scene.again().await;
+    wait_for("the agent to wait", SOON, || async {
+        let events = scene.server.record(&step(2)).unwrap()["events"].to_string();
+        events.contains("waiting for the restore to end").then_some(())
+    })
+    .await;
+    ums.at_work.store(false, Ordering::SeqCst);
+    assert_eq!(failure_of(line.result(&step(2)).await), (Code::Interrupted, Effect::None));
+    assert_eq!(FakeUms::count(&ums.counts.restore), 1);
+    running.kill().await;
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn target(ca: &Ca) -> (Server, Running, Line, Digest) {
 }
 
 /// What a sealed file is made of; each test changes one thing.
-struct Forged<'a> {
+pub(crate) struct Forged<'a> {
     ca: &'a Ca,
     signer: Wanted,
     cluster: &'static str,
@@ -40,7 +40,7 @@ struct Forged<'a> {
 }
 
 impl<'a> Forged<'a> {
-    fn new(ca: &'a Ca, to: &Server) -> Self {
+    pub(crate) fn new(ca: &'a Ca, to: &Server) -> Self {
         Self {
             ca,
             signer: Wanted::uri(&ca.uri("agent/acme/ums1")),
@@ -53,7 +53,7 @@ impl<'a> Forged<'a> {
         }
     }
 
-    fn seal(&self) -> Vec<u8> {
+    pub(crate) fn seal(&self) -> Vec<u8> {
         let dir = scratch();
         self.ca.write(&self.ca.issue(&self.signer), dir.path());
         let signer = Credentials::load(&Files::in_dir(dir.path())).unwrap();
@@ -343,6 +343,13 @@ async fn after_a_restore_a_restart_is_due_until_another_process_runs() {
     assert!(restart_due(&mut line).await, "the same process still runs");
     ums.set(|state| state.status = ServiceStatus::Stopped);
     assert!(restart_due(&mut line).await);
+    line.perform(&format!("{RUN}.4.2"), restart()).await.unwrap_err();
+    ums.set(|state| state.status = ServiceStatus::Running);
+    assert!(
+        restart_due(&mut line).await,
+        "the same process runs on, though it was not seen before the restart"
+    );
+    ums.set(|state| state.status = ServiceStatus::Stopped);
     ums.set(|state| {
         state.status = ServiceStatus::Running;
         state.fail_restart = false;

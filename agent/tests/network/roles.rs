@@ -8,7 +8,7 @@ use crate::house::{Line, Person, RUN, Server, code_of, lease};
 
 /// Every call of the contract, with nothing in it.
 async fn every_call(line: &mut Line) -> Vec<(&'static str, Result<(), Status>)> {
-    let Line { agent, operations, transfer } = line;
+    let Line { agent, operations, transfer, journals } = line;
     let start = wire::StartOperationRequest {
         id: format!("{RUN}.1.1"),
         lease: Some(lease(RUN, 1)),
@@ -29,6 +29,9 @@ async fn every_call(line: &mut Line) -> Vec<(&'static str, Result<(), Status>)> 
         ("list", operations.list_operations(wire::ListOperationsRequest::default()).await.map(drop)),
         ("download", transfer.download(wire::DownloadRequest::default()).await.map(drop)),
         ("upload", transfer.upload(upload).await.map(drop)),
+        ("keep", journals.keep_journal(wire::KeepJournalRequest::default()).await.map(drop)),
+        ("journals", journals.list_journals(wire::ListJournalsRequest {}).await.map(drop)),
+        ("read", journals.read_journal(wire::ReadJournalRequest::default()).await.map(drop)),
     ]
 }
 
@@ -49,11 +52,14 @@ async fn every_call_is_refused_to_every_role_that_may_not() {
         refused(every_call(&mut line).await)
     };
     assert_eq!(calls(ca.coordinator("anna")).await, Vec::<&str>::new());
-    let change = ["acquire", "renew", "release", "push", "begin", "complete", "start", "download", "upload"];
+    let change = [
+        "acquire", "renew", "release", "push", "begin", "complete", "start", "download", "upload", "keep",
+        "journals", "read",
+    ];
     assert_eq!(calls(ca.observer("nagios")).await, change);
     let all = [
         "hello", "inspect", "acquire", "renew", "release", "push", "begin", "complete", "start", "watch",
-        "list", "download", "upload",
+        "list", "download", "upload", "keep", "journals", "read",
     ];
     assert_eq!(calls(ca.agent("acme", "ums2")).await, all, "another agent is nobody here");
     assert_eq!(calls(ca.agent("acme", "ums1")).await, all, "nor is this one");

@@ -139,3 +139,30 @@ async fn only_what_was_made_for_this_run_can_be_downloaded() {
     assert_eq!(line.download(lease(RUN, 3), made).await.unwrap(), bytes);
     running.kill().await;
 }
+
+/// Nobody else comes to remove what a run left that was never taken up again.
+#[tokio::test]
+async fn what_a_run_left_is_removed_as_soon_as_another_does_something_here_and_not_before() {
+    let (ca, server, running, mut line) = open().await;
+    line.perform(&step(1), handover(&[server.recipient()], "main-id")).await.unwrap();
+    line.upload(RUN, b"uploaded").await.unwrap();
+    let left = server.files("spool");
+    assert_eq!(left.len(), 4, "{left:?}");
+    let release = wire::ReleaseLeaseRequest { run: RUN.into(), epoch: 1 };
+    line.agent.release_lease(release).await.unwrap();
+
+    line.acquire(OTHER_RUN, 2).await.unwrap();
+    assert_eq!(server.files("spool").len(), 4, "the first may still be taken up");
+    let id = format!("{OTHER_RUN}.1.1");
+    let made = handover(&[server.recipient()], "main-id");
+    line.start_under(&id, lease(OTHER_RUN, 2), made).await.unwrap();
+    let own = digest_of(line.result(&id).await);
+    assert_eq!(server.files("spool"), [format!("{own}.age"), format!("{own}.json")]);
+    running.kill().await;
+
+    // So does the agent remember it.
+    let running = server.start().await;
+    assert_eq!(server.files("spool"), [format!("{own}.age"), format!("{own}.json")]);
+    running.kill().await;
+    drop(ca);
+}

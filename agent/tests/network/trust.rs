@@ -28,7 +28,8 @@ async fn a_revoked_coordinator_is_cut_off_on_its_open_connection() {
     ca.revoke(&lost);
     let pushed = line.agent.push_trust(trust(&ca)).await.unwrap().into_inner();
     assert_eq!(pushed.crl_number, 2);
-    assert_eq!(code_of(stolen.agent.hello(HELLO).await), Code::NotAllowed);
+    // The door refuses it, or there is no connection any more, and none is made.
+    stolen.agent.hello(HELLO).await.expect_err("it was not refused");
     assert_eq!(line.agent.hello(HELLO).await.unwrap().into_inner().crl_number, 2);
     running.kill().await;
 

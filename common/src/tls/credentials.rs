@@ -1,6 +1,7 @@
 //! What a set of files amounts to, checked as a peer would check it.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use super::verifier::{
 };
 use super::{Files, TlsError, VerifyError, client_config, provider, server_config};
 use crate::digest::{Digest, Digester};
+use crate::durable;
 use crate::name::Identity;
 
 /// What a set of files amounts to, checked: the key belongs to the certificate, and a peer with the same anchors would accept it.
@@ -51,8 +53,9 @@ impl Credentials {
     pub fn load(files: &Files) -> Result<Self, TlsError> {
         let mut content = Digester::default();
         let mut read = |path: &Path| {
-            let bytes = fs::read(path)
-                .map(Zeroizing::new)
+            let mut bytes = Zeroizing::new(Vec::new());
+            durable::open(path)
+                .and_then(|mut file| file.read_to_end(&mut bytes))
                 .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
             content.update(&(bytes.len() as u64).to_be_bytes());
             content.update(&bytes);

@@ -64,7 +64,7 @@ impl Agent {
             .max_encoding_message_size(LARGEST_MESSAGE)
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         deadline: Duration,
         answer: impl Future<Output = Result<Response<T>, Status>>,
@@ -96,13 +96,41 @@ impl Agent {
         ttl: Duration,
         plan_digest: &Digest,
     ) -> Result<LeaseState, AgentError> {
+        self.acquire(run, epoch, holder, ttl, plan_digest.as_bytes().to_vec(), None).await
+    }
+
+    /// Takes its server from a run whose umsid is gone, if that still holds just this lease and nothing is going on under
+    /// it; without such a run, raises the epoch.
+    ///
+    /// # Errors
+    /// `Code::LeaseHeld` if another run holds it by now, `Code::Busy` if an operation is going on there.
+    pub async fn break_lease(
+        &self,
+        lease: &LeaseRef,
+        holder: &str,
+        ttl: Duration,
+        broken: Option<&LeaseRef>,
+    ) -> Result<LeaseState, AgentError> {
+        self.acquire(&lease.run, lease.epoch, holder, ttl, Vec::new(), broken).await
+    }
+
+    async fn acquire(
+        &self,
+        run: &RunId,
+        epoch: u64,
+        holder: &str,
+        ttl: Duration,
+        plan_digest: Vec<u8>,
+        broken: Option<&LeaseRef>,
+    ) -> Result<LeaseState, AgentError> {
         let request = wire::AcquireLeaseRequest {
             cluster: self.0.cluster.to_string(),
             run: run.to_string(),
             epoch,
             holder: holder.to_owned(),
             ttl_seconds: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
-            plan_digest: plan_digest.as_bytes().to_vec(),
+            plan_digest,
+            breaks: broken.map(|lease| wire::BrokenLease { run: lease.run.to_string(), epoch: lease.epoch }),
         };
         Ok(self.ask(PROMPT, self.agent().acquire_lease(request)).await?.try_into()?)
     }

@@ -27,7 +27,7 @@ fn answer() -> wire::HelloResponse {
     }
 }
 
-fn greet(answer: wire::HelloResponse) -> Result<Hello, AgentError> {
+fn greet(answer: &wire::HelloResponse) -> Result<Hello, AgentError> {
     let asked = Timestamp::from_second(10).unwrap();
     greeted(
         answer,
@@ -39,21 +39,22 @@ fn greet(answer: wire::HelloResponse) -> Result<Hello, AgentError> {
     )
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every caller makes an answer for it")]
 fn code(answer: wire::HelloResponse) -> Option<Code> {
-    greet(answer).unwrap_err().failure().map(|failure| failure.code)
+    greet(&answer).unwrap_err().failure().map(|failure| failure.code)
 }
 
 #[test]
 fn the_clock_is_judged_by_half_the_round_trip() {
-    let hello = greet(answer()).unwrap();
+    let hello = greet(&answer()).unwrap();
     assert_eq!((hello.skew_ms, hello.protocol, hello.crl_number), (400, PROTOCOL.0, 3));
-    let behind = greet(wire::HelloResponse { clock_unix_ms: 9_100, ..answer() }).unwrap();
+    let behind = greet(&wire::HelloResponse { clock_unix_ms: 9_100, ..answer() }).unwrap();
     assert_eq!(behind.skew_ms, -1_000);
 }
 
 #[test]
 fn a_certificate_wants_renewal_in_its_last_third() {
-    let hello = greet(answer()).unwrap();
+    let hello = greet(&answer()).unwrap();
     for (second, wants) in [(0, false), (59, false), (60, true), (90, true), (91, true)] {
         assert_eq!(hello.wants_renewal(Timestamp::from_second(second).unwrap()), wants, "{second}");
     }
@@ -67,7 +68,7 @@ fn an_agent_of_another_time_is_told_from_one_that_fits() {
     let older = wire::HelloResponse { protocol_min: 0, protocol_max: 0, ..answer() };
     assert_eq!(code(older), Some(Code::Protocol));
     let both = wire::HelloResponse { protocol_max: PROTOCOL.0 + 3, ..answer() };
-    assert_eq!(greet(both).unwrap().protocol, PROTOCOL.0);
+    assert_eq!(greet(&both).unwrap().protocol, PROTOCOL.0);
 }
 
 #[test]
@@ -75,14 +76,14 @@ fn another_key_than_the_pinned_one_is_refused() {
     let other = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg";
     assert_eq!(code(wire::HelloResponse { recipient: other.into(), ..answer() }), Some(Code::WrongIdentity));
     let none = wire::HelloResponse { recipient: String::new(), ..answer() };
-    assert!(matches!(greet(none), Err(AgentError::Nonsense(_))));
+    assert!(matches!(greet(&none), Err(AgentError::Nonsense(_))));
 }
 
 #[test]
 fn an_agent_that_contradicts_its_certificate_makes_no_sense() {
     for (cluster, server) in [("berlin", "ums1"), ("hamburg", "ums2")] {
         let answer = wire::HelloResponse { cluster: cluster.into(), server: server.into(), ..answer() };
-        assert!(matches!(greet(answer), Err(AgentError::Nonsense(_))));
+        assert!(matches!(greet(&answer), Err(AgentError::Nonsense(_))));
     }
 }
 

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use proptest::prelude::*;
 use umsid_common::name::Role;
 use umsid_common::tls::Credentials;
 
@@ -138,4 +139,33 @@ fn a_missing_and_a_broken_file_are_named() {
     durable::replace(&ca.path().join("register.json"), b"{", Access::Private).unwrap();
     let Err(error) = Authority::open(ca.path()) else { panic!("a broken register was taken") };
     assert!(error.to_string().contains("register.json"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// What asks for a certificate comes from a server that is not trusted yet.
+    #[test]
+    fn no_altered_request_gets_a_certificate(
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+        rubbish in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let dir = umsid_testkit::scratch();
+        let authority = authority(dir.path());
+        let identity = identity("spiffe://lab/agent/hamburg/ums1");
+        let mut request = tls::request(&tls::generate_key(), &identity).unwrap();
+        prop_assert!(authority.issue(&rubbish, &identity).is_err());
+        prop_assert!(authority.issue(&request, &identity).is_ok());
+        // What is signed: of the signature itself, a bit may mean nothing (the count of unused bits).
+        let header = |at: usize| match request[at + 1] {
+            0x81 => (3, usize::from(request[at + 2])),
+            0x82 => (4, usize::from(request[at + 2]) << 8 | usize::from(request[at + 3])),
+            length => (2, usize::from(length)),
+        };
+        let outer = header(0).0;
+        let at = at.index(outer + header(outer).0 + header(outer).1);
+        request[at] ^= 1 << bit;
+        prop_assert!(authority.issue(&request, &identity).is_err(), "byte {}", at);
+    }
 }

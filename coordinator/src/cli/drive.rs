@@ -24,12 +24,25 @@ pub(super) struct Patience {
     /// How long a server may be out of reach before the run halts, as `30s` or `10min`
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5min")]
     contact_timeout: Duration,
+    /// How long a backup, restore or restart may take on its server, whatever its agent says, before the run halts
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "6h")]
+    operation_timeout: Duration,
+    /// How long servers stay locked for a run whose umsid says nothing any more; agents grant no less than 10s
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    lease: Duration,
 }
+
+/// The longest duration that is taken: a longer one would reach past the end of the clock that measures it.
+const A_YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration =
         text.parse().map_err(|_| "a duration looks like 30s, 10min or 1h30min".to_owned())?;
-    Duration::try_from(duration).map_err(|_| "a duration cannot be negative".to_owned())
+    match Duration::try_from(duration) {
+        Err(_) => Err("a duration cannot be negative".to_owned()),
+        Ok(duration) if duration > A_YEAR => Err("more than a year is no limit".to_owned()),
+        Ok(duration) => Ok(duration),
+    }
 }
 
 /// What is to be carried out.
@@ -73,7 +86,11 @@ pub(super) async fn drive(
         agents: situation.connections,
         survey: situation.survey,
         by: situation.by,
-        pace: Pace { contact: patience.contact_timeout, ..Pace::default() },
+        pace: Pace {
+            contact: patience.contact_timeout,
+            operation: patience.operation_timeout,
+            lease: patience.lease,
+        },
         tell: {
             let display = Arc::clone(&display);
             Arc::new(move |notice| display.tell(&notice))
@@ -230,6 +247,8 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("10min"), Ok(Duration::from_secs(600)));
         assert!(duration("-1s").unwrap_err().contains("negative"));
+        assert!(duration("9000h").unwrap_err().contains("a year"));
+        assert!(duration("9223372036854775807s").unwrap_err().contains("a year"));
         assert!(duration("soon").unwrap_err().contains("looks like"));
     }
 }

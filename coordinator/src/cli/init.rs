@@ -21,8 +21,8 @@ Examples:
   umsid init --name anna --passphrase
   umsid init --state-dir /srv/umsid --passphrase-file /root/ca-passphrase
 
-With a passphrase the certificate authority's key is kept encrypted: `umsid enroll` and `umsid servers remove` ask for it,
-and certificates are renewed only when they can.")]
+With a passphrase the certificate authority's key is kept encrypted: `umsid enroll`, `umsid servers remove`,
+`umsid observer` and `umsid rekey` ask for it, and certificates are renewed only when they can.")]
 pub(super) struct Init {
     /// Name of this coordinator, as agents' logs will show it [default: this machine's name]
     #[arg(long)]

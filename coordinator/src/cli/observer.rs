@@ -1,24 +1,30 @@
 //! `umsid observer`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
 use umsid_common::durable;
 use umsid_common::name::{CallerName, Identity, Role};
 use umsid_common::tls;
 
-use super::{Context, ask, day};
+use super::printout::Cell;
+use super::trust::{self, Told};
+use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
 
-/// Issue an identity that may look at servers and change nothing, for monitoring
+/// Identities that may look at servers and change nothing, for monitoring: list, issue or revoke them
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  umsid observer add nagios --out ./nagios-identity")]
+Examples:
+  umsid observer
+  umsid observer add nagios --out ./nagios-identity
+  umsid observer remove nagios")]
 pub(super) struct Observer {
     #[command(subcommand)]
-    command: Change,
+    command: Option<Change>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -33,27 +39,123 @@ enum Change {
         #[command(flatten)]
         passphrase: ask::Passphrase,
     },
+    /// Revoke an observer's certificates
+    Remove {
+        /// Which
+        name: CallerName,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        passphrase: ask::Passphrase,
+    },
+}
+
+#[derive(Serialize)]
+struct Row {
+    observer: CallerName,
+    certificate_until: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    observer: CallerName,
+    revoked: usize,
+    #[serde(flatten)]
+    told: Told,
 }
 
 impl Observer {
-    pub(super) fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let Change::Add { name, out, passphrase } = self.command;
-        let inventory = context.inventory()?;
-        let authority = context.authority()?;
-        durable::private_dir(&out).context("the directory cannot be used")?;
-        let files = tls::Files::in_dir(&out);
-        if files.key.exists() {
-            let what = format!("{} is there already; nothing was changed", files.key.display());
-            return Err(Refusal::new(Exit::Failed, what).remedy("name another directory with --out").into());
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match self.command {
+            None => list(context),
+            Some(Change::Add { name, out, passphrase }) => add(context, name, &out, &passphrase),
+            Some(Change::Remove { name, yes, passphrase }) => remove(context, name, yes, &passphrase).await,
         }
-        passphrase.unlock(&authority)?;
-        let identity = Identity { trust_domain: inventory.trust_domain, role: Role::Observer(name) };
-        let issued = authority.equip(&files, &identity)?;
-        context.out.text(format_args!(
-            "{identity} in {}, good until {}",
-            out.display(),
-            day(issued.not_after)
-        ))?;
-        Ok(Exit::Success)
     }
+}
+
+fn list(context: &Context) -> anyhow::Result<Exit> {
+    let observers = context.authority()?.observers().into_iter();
+    let rows: Vec<Row> =
+        observers.map(|(observer, entry)| Row { observer, certificate_until: entry.not_after }).collect();
+    if context.out.format() == Format::Json {
+        context.out.json(&rows)?;
+        return Ok(Exit::Success);
+    }
+    if rows.is_empty() {
+        context
+            .out
+            .say("there is no observer: `umsid observer add NAME --out DIR` issues an identity for one");
+        return Ok(Exit::Success);
+    }
+    let cells =
+        rows.iter().map(|row| vec![Cell::plain(&row.observer), Cell::plain(day(row.certificate_until))]);
+    context.out.table(&["OBSERVER", "CERTIFICATE UNTIL"], cells.collect())?;
+    Ok(Exit::Success)
+}
+
+fn add(
+    context: &Context,
+    name: CallerName,
+    out: &Path,
+    passphrase: &ask::Passphrase,
+) -> anyhow::Result<Exit> {
+    let inventory = context.inventory()?;
+    let authority = context.authority()?;
+    durable::private_dir(out).context("the directory cannot be used")?;
+    let files = tls::Files::in_dir(out);
+    if files.key.exists() {
+        let what = format!("{} is there already; nothing was changed", files.key.display());
+        return Err(Refusal::new(Exit::Failed, what).remedy("name another directory with --out").into());
+    }
+    passphrase.unlock(&authority)?;
+    let identity = Identity { trust_domain: inventory.trust_domain, role: Role::Observer(name) };
+    let issued = authority.equip(&files, &identity)?;
+    context.out.text(format_args!(
+        "{identity} in {}, good until {}",
+        out.display(),
+        day(issued.not_after)
+    ))?;
+    Ok(Exit::Success)
+}
+
+async fn remove(
+    context: &Context,
+    name: CallerName,
+    yes: bool,
+    passphrase: &ask::Passphrase,
+) -> anyhow::Result<Exit> {
+    let inventory = context.inventory()?;
+    let authority = context.authority()?;
+    let known = authority.observers();
+    if !known.contains_key(&name) {
+        let known: Vec<&str> = known.keys().map(CallerName::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Refusal::new(Exit::Usage, format!("there is no observer `{name}`"))
+            .remedy(format!("`umsid observer` lists them. Known: {known}"))
+            .into());
+    }
+    if !ask::yes(yes, &format!("Revoke the certificates of observer {name}?"))? {
+        return Err(Refusal::new(Exit::Failed, "nothing was changed").into());
+    }
+    passphrase.unlock(&authority)?;
+    let identity =
+        Identity { trust_domain: inventory.trust_domain.clone(), role: Role::Observer(name.clone()) };
+    let revoked = authority.revoke(&identity, None)?;
+    let agents = context.agents(&inventory, &authority)?;
+    let told = trust::tell(context, &agents, &inventory, &authority).await?;
+    let removed = Removed { observer: name, revoked, told };
+    if context.out.format() == Format::Json {
+        context.out.json(&removed)?;
+        return Ok(Exit::Success);
+    }
+    context.out.text(format_args!(
+        "{} of the certificates of observer {} revoked (revocation list {})",
+        removed.revoked,
+        removed.observer,
+        removed.told.crl_number()
+    ))?;
+    removed.told.print(context)?;
+    Ok(Exit::Success)
 }

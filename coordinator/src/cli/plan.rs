@@ -52,7 +52,7 @@ pub(super) struct Wish {
     /// Synchronize only these servers; of the others none is restarted unless --restart all is given
     #[arg(long, value_name = "SERVER", num_args = 1.., value_delimiter = ',')]
     only: Vec<ServerName>,
-    /// How many servers at a time, after the first
+    /// How many servers at a time, after the first; of one site never more than one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Which servers are restarted [default: all; with --only: restored]

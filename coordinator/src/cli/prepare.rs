@@ -12,7 +12,7 @@ use crate::exit::{self, Exit};
 use crate::home::HomeLock;
 use crate::inventory::{Cluster, Inventory};
 use crate::journal::{History, Journal, JournalError, LastWord, RunLog};
-use crate::plan::{self, Basis, Plan, Refusal, RefusalKind, Request};
+use crate::plan::{self, Basis, Kind, Plan, Refusal, RefusalKind, Request};
 use crate::survey::{self, Assessment, Named, SilenceKind, Survey};
 
 /// A cluster as it stands at one moment, and the connections to change it.
@@ -128,14 +128,20 @@ impl Situation {
 
     /// Refuses where a run of this cluster was begun and never came to an end or a halt: its umsid died, or is at it
     /// elsewhere.
-    pub(super) async fn nobody_in_the_middle(&self, context: &Context) -> anyhow::Result<()> {
+    pub(super) async fn nobody_in_the_middle(&self, context: &Context, kind: Kind) -> anyhow::Result<()> {
+        let new = match kind {
+            Kind::Sync => "this begins a new one, and after it that one cannot go on any more",
+            Kind::Restart | Kind::Backup => {
+                "this begins a new one, and after it that one can only be rolled back"
+            }
+        };
         for run in self.journal.runs().await?.into_iter().filter(|run| run.cluster == self.name) {
             match run.standing {
                 LastWord::Ended(_) => {}
-                LastWord::Halted(_) => {
+                LastWord::Halted(_) | LastWord::Stuck(_) => {
                     if !self.is_superseded(&run.run).await? {
                         context.out.say(format_args!(
-                            "run {} stands still: `umsid resume {}` goes on with it, this begins a new one",
+                            "run {} stands still: `umsid resume {}` goes on with it, {new}",
                             run.run, run.run
                         ));
                     }
@@ -174,7 +180,10 @@ impl Situation {
             log.state().by()
         );
         exit::Refusal::new(Exit::NeedsOperator, what)
-            .remedy(format!("`umsid resume {run}` goes on, `umsid rollback {run}` puts servers back"))
+            .remedy(format!(
+                "`umsid resume {run}` goes on, `umsid rollback {run}` puts servers back, `umsid rollback {run} --give-up` ends \
+                 it as it stands"
+            ))
             .into()
     }
 }
@@ -224,7 +233,7 @@ pub(super) async fn tend(
 }
 
 /// Who we are: `coordinator anna (anna@admin1)`.
-fn by(agents: &Agents) -> String {
+pub(super) fn by(agents: &Agents) -> String {
     let credentials = agents.tls().current();
     let name = match &credentials.identity().role {
         Role::Coordinator(name) => format!("coordinator {name}"),

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use umsid_common::name::ServerName;
+use umsid_common::name::{ClusterName, ServerName};
 
 use super::Context;
 use super::drive::{Patience, Work, drive};
+use super::from_agents::take_over;
 use super::prepare::{Situation, lock, refuse};
 use super::runs::{cluster_of, newer_sync, open_journal, run_meant, unfinished};
 use crate::exit::{self, Exit};
@@ -21,11 +22,16 @@ use crate::run::{RunError, needed};
 Examples:
   umsid resume                    the only run that stands still
   umsid resume 20261122t204512    any beginning of its id that fits no other
+  umsid resume --from-agents hamburg
+                                  the newest run there, when the journal of this machine is lost or on another one
 
 What was begun on a server is taken up, never done twice.")]
 pub(super) struct Resume {
     /// Which run, or the beginning of its id [default: the only one that stands still]
     run: Option<String>,
+    /// Take the run from the copies of its journal that the agents of this cluster keep [default: the newest]
+    #[arg(long, value_name = "CLUSTER")]
+    from_agents: Option<ClusterName>,
     #[command(flatten)]
     patience: Patience,
 }
@@ -34,12 +40,22 @@ impl Resume {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         context.home.open()?;
         let journal = open_journal(context).await?;
-        let runs = journal.runs().await?;
-        let run = match &self.run {
-            Some(text) => run_meant(&runs, text)?,
-            None => unfinished(&runs)?,
+        let (run, runs, _lock) = match &self.from_agents {
+            Some(cluster) => {
+                let lock = lock(context, cluster).await?;
+                let run = take_over(context, cluster, self.run.as_deref()).await?;
+                (run, journal.runs().await?, lock)
+            }
+            None => {
+                let runs = journal.runs().await?;
+                let run = match &self.run {
+                    Some(text) => run_meant(&runs, text)?,
+                    None => unfinished(&runs)?,
+                };
+                let lock = lock(context, cluster_of(&runs, &run)?).await?;
+                (run, runs, lock)
+            }
         };
-        let _lock = lock(context, cluster_of(&runs, &run)?).await?;
         let log = journal.load(&run).await?;
         if log.is_over() {
             return Err(RunError::Over(run).into());

@@ -8,9 +8,10 @@ use serde_json::json;
 use umsid_common::name::{ClusterName, RunId, ServerName};
 
 use super::printout::{Cell, Tone};
+use super::unlock::said;
 use super::{Context, Format};
 use crate::exit::{Exit, Refusal};
-use crate::journal::{Journal, JournalError, LastWord, RunLog, RunSummary};
+use crate::journal::{Act, Journal, JournalError, LastWord, RecordedAct, RunLog, RunSummary};
 use crate::report::{Outcome, Report, Stopwatch, durations, outcome, seconds};
 use crate::run::{Event, Recorded, State, Status, StepResult};
 
@@ -27,6 +28,9 @@ Examples:
 pub(super) struct Runs {
     /// Only of this cluster
     cluster: Option<ClusterName>,
+    /// Those of which the agents of this cluster keep copies, for when the journal here is lost
+    #[arg(long, value_name = "CLUSTER", conflicts_with = "cluster")]
+    from_agents: Option<ClusterName>,
     #[command(subcommand)]
     show: Option<Show>,
 }
@@ -125,6 +129,7 @@ fn entry(run: &RunSummary) -> Entry<'_> {
     let (standing, detail) = match &run.standing {
         LastWord::Open => ("open", ""),
         LastWord::Halted(why) => ("halted", why.as_str()),
+        LastWord::Stuck(why) => ("stuck", why.as_str()),
         LastWord::Ended(how) => ("ended", how.as_str()),
     };
     Entry { run: &run.run, cluster: &run.cluster, kind: &run.kind, begun: run.begun, standing, detail }
@@ -133,11 +138,15 @@ fn entry(run: &RunSummary) -> Entry<'_> {
 impl Runs {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let inventory = context.inventory()?;
+        if let Some(cluster) = &self.from_agents {
+            return super::from_agents::list(context, cluster).await;
+        }
         let journal = open_journal(context).await?;
         let runs = journal.runs().await?;
         if let Some(Show::Show { run }) = self.show {
             let log = journal.load(&run_meant(&runs, &run)?).await?;
-            return show(context, &log);
+            let acts = journal.history_of_acts(Some(&log.state().plan().cluster)).await?;
+            return show(context, &log, &acts);
         }
         if let Some(cluster) = &self.cluster
             && !runs.iter().any(|run| run.cluster == *cluster)
@@ -157,10 +166,11 @@ impl Runs {
                     ("ended", how @ ("synchronized" | "done")) => (how, Tone::Good),
                     ("ended", how) => (how, Tone::Doubtful),
                     ("halted", _) => ("halted", Tone::Bad),
+                    ("stuck", _) => ("stuck", Tone::Bad),
                     (_, _) => ("open", Tone::Bad),
                 };
                 let why = match entry.standing {
-                    "halted" => one_line(entry.detail, LONGEST_WHY),
+                    "halted" | "stuck" => one_line(entry.detail, LONGEST_WHY),
                     "open" => "going on, or its umsid died".to_owned(),
                     _ => String::new(),
                 };
@@ -180,7 +190,7 @@ impl Runs {
     }
 }
 
-fn show(context: &Context, log: &RunLog) -> anyhow::Result<Exit> {
+fn show(context: &Context, log: &RunLog, acts: &[RecordedAct]) -> anyhow::Result<Exit> {
     let (state, events) = (log.state(), log.events());
     let report = Report::of(log, Stopwatch { elapsed_ms: whole_ms(events), ..Stopwatch::default() }, true);
     if context.out.format() == Format::Json {
@@ -205,6 +215,7 @@ fn show(context: &Context, log: &RunLog) -> anyhow::Result<Exit> {
         events.first().map_or(String::new(), |first| first.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
     let how = match outcome(state) {
         Outcome::Halted => "not over".to_owned(),
+        Outcome::Stuck => "stuck on its way back".to_owned(),
         other => other.as_str().to_owned(),
     };
     let mut text = format!(
@@ -224,7 +235,7 @@ fn show(context: &Context, log: &RunLog) -> anyhow::Result<Exit> {
         &["STEP", "SERVER", "WHAT", "STATUS", "TRIES", "TIME", "OF IT UMS", "REMARKS"],
         cells.collect(),
     )?;
-    context.out.text(history(events))?;
+    context.out.text(format_args!("{}{}", history(events), unlocked(log.run(), acts)))?;
     let aftermath = report.aftermath();
     if !aftermath.is_empty() {
         context.out.text(aftermath.trim_end())?;
@@ -251,11 +262,22 @@ fn history(events: &[Recorded]) -> String {
             Event::TurnedBack { why, .. } => format!("went back: {why}"),
             Event::Halted(halt) => format!("halted: {}", halt.why),
             Event::Ended { outcome } => format!("ended: {}", outcome.as_str()),
+            Event::GivenUp { by, .. } => format!("given up by {by}"),
             Event::Started { .. } | Event::Finished { .. } | Event::Skipped { .. } => continue,
         };
         let _ = writeln!(text, "{}  {what}", recorded.at.strftime("%Y-%m-%d %H:%M:%S"));
     }
     text
+}
+
+/// Who took servers from the run, and when.
+fn unlocked(run: &RunId, acts: &[RecordedAct]) -> String {
+    let its = acts.iter().filter(|recorded| match &recorded.act {
+        Act::Unlocking { found, .. } => found.values().any(|lease| lease.run == *run),
+        Act::Unlocked { .. } => false,
+    });
+    its.map(|recorded| format!("{}  {}\n", recorded.at.strftime("%Y-%m-%d %H:%M:%S"), said(&recorded.act)))
+        .collect()
 }
 
 /// One step of a run.

@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 use umsid_common::name::{ClusterName, Identity, Role, ServerName, SiteName};
 
 use super::printout::{Cell, Tone};
+use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
 use crate::inventory::Inventory;
@@ -77,9 +77,8 @@ struct Removed {
     cluster: ClusterName,
     server: ServerName,
     revoked: usize,
-    crl_number: u64,
-    told: Vec<String>,
-    not_told: Vec<String>,
+    #[serde(flatten)]
+    told: Told,
 }
 
 impl Servers {
@@ -170,52 +169,39 @@ async fn remove(
     let agents = context.agents(&left, &authority)?;
     drop(lock);
 
-    let (crl_pem, crl_number) = authority.crl();
-    let mut pushes = tokio::task::JoinSet::new();
-    for (cluster, name, server) in left.servers() {
-        let (agents, cluster, name, server) = (agents.clone(), cluster.clone(), name.clone(), server.clone());
-        let (anchors, crl) = (authority.anchors_pem().to_owned(), crl_pem.clone());
-        pushes.spawn(async move {
-            let pushed = match agents.dial(&cluster, &name, &server).await {
-                Ok(agent) => agent.push_trust(&anchors, &crl, crl_number).await.map(|_| ()),
-                Err(error) => Err(error),
-            };
-            (format!("{cluster}/{name}"), pushed)
-        });
-    }
-    let (mut told, mut not_told) = (Vec::new(), Vec::new());
-    while let Some(joined) = pushes.join_next().await {
-        match joined.context("telling an agent broke off")? {
-            (name, Ok(())) => told.push(name),
-            (name, Err(error)) => {
-                context.out.say(format_args!("{name} was not told: {:#}", anyhow::Error::new(error)));
-                not_told.push(name);
-            }
-        }
-    }
-    told.sort();
-    not_told.sort();
-    let removed = Removed { cluster, server, revoked, crl_number, told, not_told };
+    let told = trust::tell(context, &agents, &left, &authority).await?;
+    let removed = Removed { cluster, server, revoked, told };
     if context.out.format() == Format::Json {
         context.out.json(&removed)?;
         return Ok(Exit::Success);
     }
     context.out.text(format_args!(
         "{}/{} is out of the inventory; {} of its certificates revoked (revocation list {})",
-        removed.cluster, removed.server, removed.revoked, removed.crl_number
+        removed.cluster,
+        removed.server,
+        removed.revoked,
+        removed.told.crl_number()
     ))?;
-    if !removed.told.is_empty() {
-        context.out.text(format_args!("told: {}", removed.told.join(", ")))?;
-    }
-    if !removed.not_told.is_empty() {
-        context.out.text(format_args!(
-            "not told, they will be at the next contact: {}",
-            removed.not_told.join(", ")
-        ))?;
-    }
+    removed.told.print(context)?;
     context.out.say(format_args!(
         "on {}: stop its agent; to enrol it again: umsid-agent enroll --again",
         removed.server
     ));
     Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_server_is_named_by_cluster_and_name(text in "[a-z0-9./-]{0,20}|\\PC{0,20}") {
+            if let Ok(Which { cluster, server }) = text.parse() {
+                prop_assert_eq!(format!("{cluster}/{server}"), text);
+            }
+        }
+    }
 }

@@ -14,6 +14,7 @@ use super::{Context, Format, ask, count};
 use crate::exit::{self, Exit};
 use crate::plan::{Kind, Plan, Request};
 use crate::report::{Report, Stopwatch};
+use crate::survey::complaint;
 
 /// Bring the servers that are out of sync back: back up, transfer, restore, restart, verify
 #[derive(Debug, Args)]
@@ -80,7 +81,7 @@ pub(super) async fn begin(
     patience: &Patience,
 ) -> anyhow::Result<Exit> {
     let _lock = lock(context, &situation.name).await?;
-    situation.nobody_in_the_middle(context).await?;
+    situation.nobody_in_the_middle(context, request.kind).await?;
     let (fresh, refusals) = situation.plan(request);
     if given.is_some() && refusals.is_empty() && fresh.is_empty() {
         return idle(context, &situation);
@@ -147,6 +148,19 @@ fn idle(context: &Context, situation: &Situation) -> anyhow::Result<Exit> {
         show(context, &Report::nothing_to_do(situation.name.clone(), watch))?;
     } else {
         context.out.text(nothing_to_do(situation))?;
+    }
+    // What such a server holds is not in use.
+    let unwell = situation
+        .survey
+        .servers
+        .keys()
+        .find_map(|server| Some((server, complaint(&situation.survey.report(server)?.inspection)?)));
+    if let Some((server, complaint)) = unwell {
+        return Err(exit::Refusal::new(Exit::Failed, format!("{server} is not healthy: {complaint}"))
+            .remedy(format!(
+                "read the log of its UMS Server; `umsid restart --only {server}` restarts it. There is nothing to synchronize"
+            ))
+            .into());
     }
     Ok(if situation.assessment.all_in_sync() { Exit::Success } else { Exit::NotInSync })
 }

@@ -1,5 +1,7 @@
 //! Bad files and what is said of them; edits that keep what people wrote.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const ONE: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
@@ -173,5 +175,66 @@ fn addresses_are_host_and_port() {
         "a\n:1",
     ] {
         assert!(check_address(bad).is_err(), "{bad}");
+    }
+}
+
+/// Two servers with a comment for every line a person may have written one to.
+fn annotated() -> String {
+    let servers = [("ums1", server("a:1", ONE)), ("ums2", server("b:1", TWO))];
+    let servers = servers.map(|(name, server)| text_of(&server, name)).concat();
+    let text = format!("trust_domain = \"lab\"\n\n[clusters.hamburg]\nmain = \"ums1\"\n\n{servers}");
+    text.lines().enumerate().map(|(at, line)| format!("# comment {at}\n{line}\n")).collect()
+}
+
+/// The file with some of its bytes replaced, as by a slip of the pen.
+fn altered() -> impl Strategy<Value = String> {
+    let slips = prop::collection::vec((any::<prop::sample::Index>(), "[\\[\\]{}=.,#\"'a\n ü]{0,3}"), 0..4);
+    slips.prop_map(|slips| {
+        slips.into_iter().fold(annotated(), |text, (at, piece)| {
+            let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            let from = places[at.index(places.len())];
+            let to = text[from..].char_indices().nth(1).map_or(text.len(), |(next, _)| from + next);
+            format!("{}{piece}{}", &text[..from], &text[to..])
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_reading(text in prop_oneof![altered(), "\\PC{0,60}"]) {
+        if let Err(error) = load(&text) {
+            prop_assert!(error.to_string().starts_with("inventory.toml, "), "{error}");
+        }
+    }
+
+    /// Whatever a person made of the file: an edit changes what it is about, or nothing.
+    #[test]
+    fn an_edit_keeps_what_was_there(text in altered()) {
+        let dir = umsid_testkit::scratch();
+        let path = dir.path().join("inventory.toml");
+        durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
+        let Ok(mut wanted) = load(&text) else { return Ok(()) };
+        let (cluster, name) = ("hamburg".parse().unwrap(), "new".parse().unwrap());
+        let three = "age1c57ev8c96fgz9dlp2te927mr500czfzmt8u5s9r40y4txc5f0ezs3rkrta";
+        match Inventory::put(&path, &cluster, &name, &server("c:1", three)) {
+            Ok(after) => {
+                wanted.clusters.entry(cluster).or_default().servers.insert(name, server("c:1", three));
+                prop_assert_eq!(after, wanted);
+                let written = read(&path).unwrap();
+                for comment in text.lines().filter(|line| line.starts_with("# comment ")) {
+                    prop_assert!(written.contains(comment), "{}", written);
+                }
+            }
+            Err(_) => prop_assert_eq!(read(&path).unwrap(), text),
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_host_and_port(text in "[a-z0-9.:\\[\\]-]{0,20}|\\PC{0,20}") {
+        if check_address(&text).is_ok() {
+            let (host, port) = text.rsplit_once(':').unwrap();
+            prop_assert!(port.parse::<u16>().is_ok_and(|port| port > 0));
+            prop_assert!(!host.is_empty() && !host.contains(char::is_whitespace));
+        }
     }
 }

@@ -178,7 +178,8 @@ async fn history_tells_the_last_main_and_how_long_restarts_took() {
 async fn begin_again(journal: &Journal) {
     let run = RunId::new(Timestamp::now());
     let mut log = journal.begin(&run, &begun(plan(&Request::sync()))).await.expect("begun");
-    let halt = Halt { kind: HaltKind::Interrupted, why: "asked".into(), failure: None };
+    log.append(&Event::Leased { epoch: 2, by: String::new() }).await.expect("leased");
+    let halt = Halt { kind: HaltKind::Interrupted, why: "asked".into(), failure: None, stuck: None };
     log.append(&Event::Halted(halt)).await.expect("halted");
     let standing = &journal.runs().await.expect("the list")[0].standing;
     assert!(matches!(standing, LastWord::Halted(why) if why == "asked"), "{standing:?}");

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use umsid_common::name::ServerName;
-use umsid_proto::model::HealthStatus;
+use umsid_common::name::{ServerName, SiteName};
 
 use super::{Basis, Facts, Kind, Plan, Purpose, Request, RestartScope, Step, What, facts};
-use crate::survey::SyncState;
+use crate::inventory::Cluster;
+use crate::survey::{SyncState, complaint};
 
 /// Makes the plan for a request. Whether it may be carried out, [`preflight`](super::preflight) says.
 pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
@@ -21,7 +21,7 @@ pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
         })
         .collect();
     let main = basis.assessment.main.as_ref().ok().filter(|_| request.kind == Kind::Sync).cloned();
-    let mut draft = Draft { steps: Vec::new(), restarts: basis.restarts };
+    let mut draft = Draft { steps: Vec::new(), restarts: basis.restarts, cluster: basis.cluster };
     match request.kind {
         Kind::Sync => {
             if let (Some(main), false) = (&main, targets.is_empty()) {
@@ -79,9 +79,7 @@ fn targets(basis: &Basis<'_>, request: &Request) -> Vec<ServerName> {
 }
 
 fn is_healthy(basis: &Basis<'_>, server: &ServerName) -> bool {
-    basis.survey.report(server).is_some_and(|report| {
-        matches!(report.inspection.health.status, HealthStatus::Ok | HealthStatus::Warn)
-    })
+    basis.survey.report(server).is_some_and(|report| complaint(&report.inspection).is_none())
 }
 
 /// Site by site, so that no site is disturbed twice.
@@ -114,6 +112,7 @@ fn participants(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) ->
 struct Draft<'a> {
     steps: Vec<Step>,
     restarts: &'a BTreeMap<ServerName, u64>,
+    cluster: &'a Cluster,
 }
 
 impl Draft<'_> {
@@ -191,22 +190,32 @@ impl Draft<'_> {
         })
     }
 
-    /// The canary alone, then the others by batches.
+    /// The canary alone, then the others by batches. Of a batch, servers of one site come one after another: never are two
+    /// of a site down because of us, whatever the batch. A restore may stop the UMS Server, so that counts too.
     fn restores(&mut self, targets: &[ServerName], request: &Request, ready: BTreeSet<u32>) -> BTreeSet<u32> {
         let (canary, others) = targets.split_at(1.min(targets.len()));
         let batches = canary.chunks(1).chain(others.chunks(request.batch.max(1))).enumerate();
         batches.fold(ready, |ready, (number, batch)| {
             let why = if number == 0 { "the canary: before any other" } else { "the canary is well" };
             let mut done = BTreeSet::new();
+            let mut at_site: BTreeMap<SiteName, u32> = BTreeMap::new();
             for server in batch {
+                let site = self.cluster.servers.get(server).and_then(|entry| entry.site.clone());
+                let neighbour = site.as_ref().and_then(|site| at_site.get(site)).copied();
+                let before = neighbour.map_or_else(|| ready.clone(), |step| [step].into());
                 let restore = What::Restore { server: server.clone() };
-                let mut last = self.add(restore, why.to_owned(), &ready);
+                let mut last = self.add(restore, why.to_owned(), &before);
                 if request.restart != RestartScope::None {
                     let restart = What::Restart { server: server.clone() };
                     last = self.add(restart, "it reads its UMS ID at start".to_owned(), &[last].into());
                 }
                 let verify = What::Verify { server: server.clone() };
-                done.insert(self.add(verify, "it must hold the Main UMS ID now".to_owned(), &[last].into()));
+                let verified =
+                    self.add(verify, "it must hold the Main UMS ID now".to_owned(), &[last].into());
+                done.insert(verified);
+                if let Some(site) = site {
+                    at_site.insert(site, verified);
+                }
             }
             done
         })
@@ -237,7 +246,11 @@ fn notes(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<St
         }
     }
     if request.kind == Kind::Sync && request.restart == RestartScope::None {
-        notes.push("no server is restarted: the restored UMS ID is not in use until you restart".to_owned());
+        notes.push(
+            "no server is restarted: the restored UMS ID is not in use until you restart; only a UMS Server that the restore \
+             stops is started again"
+                .to_owned(),
+        );
     }
     notes
 }

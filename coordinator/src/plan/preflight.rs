@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use umsid_common::name::ServerName;
-use umsid_proto::model::{HealthStatus, ServiceStatus};
 
 use super::{Basis, Kind, Plan, Request, RestartScope};
-use crate::survey::{MainTrouble, Report, SilenceKind, SyncState};
+use crate::survey::{MainTrouble, Report, SilenceKind, SyncState, complaint};
 
 /// Oldest UMS the documented procedure is for (UMS_FACTS §1).
 const OLDEST_UMS: &str = "12.01.100";
@@ -197,13 +196,11 @@ fn one_server(basis: &Basis<'_>, plan: &Plan, server: &ServerName, report: &Repo
         found.add(RefusalKind::Servers, what, "end it there with `umsadmin-cli server end-update-mode`");
     }
     // A target may be down just because its UMS ID is wrong; the others must be well before one of them is restarted.
-    let well = matches!(inspection.health.status, HealthStatus::Ok | HealthStatus::Warn);
-    if !well && plan.request.kind == Kind::Sync && !plan.targets.contains(server) {
-        let detail = match inspection.service.status {
-            ServiceStatus::Stopped => "its UMS Server is stopped".to_owned(),
-            _ => format!("{:?} {}", inspection.health.status, inspection.health.detail).to_lowercase(),
-        };
-        let what = format!("{server} is not healthy: {}", detail.trim());
+    if plan.request.kind == Kind::Sync
+        && !plan.targets.contains(server)
+        && let Some(complaint) = complaint(inspection)
+    {
+        let what = format!("{server} is not healthy: {complaint}");
         found.add(
             RefusalKind::Servers,
             what,

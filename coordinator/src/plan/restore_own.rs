@@ -7,8 +7,8 @@ use umsid_common::name::ServerName;
 use super::{Purpose, Step, What};
 use crate::run::State;
 
-/// The servers on which a restore may have changed something, and that have not been put back since: they may hold
-/// another UMS ID than before.
+/// The servers on which a restore may have changed something, and that have not been put back and verified since: they
+/// may hold another UMS ID than before, or run on one.
 pub fn touched(state: &State) -> Vec<ServerName> {
     let mut touched: Vec<ServerName> = Vec::new();
     for step in state.all_steps().filter(|step| state.may_have_effect(step.no)) {
@@ -20,7 +20,7 @@ pub fn touched(state: &State) -> Vec<ServerName> {
             {
                 touched.push(server.clone());
             }
-            What::RestoreOwn { server, purpose: Purpose::Rollback } if state.is_done(step.no) => {
+            What::VerifyOwn { server } if state.is_done(step.no) => {
                 touched.retain(|other| other != server);
             }
             _ => {}

@@ -121,6 +121,28 @@ fn the_canary_is_verified_before_any_other_is_touched_whatever_the_batch() {
 }
 
 #[test]
+fn two_of_one_site_are_never_disturbed_at_the_same_time_whatever_the_batch() {
+    let names = ["ums1", "ums2", "ums3", "ums4", "ums5"];
+    let mut stage =
+        Stage::new(&names.map(|name| (name, labelled(if name == "ums1" { "a" } else { name }, "a"))));
+    for (server, site) in names.into_iter().zip(["north", "north", "south", "south", "north"]) {
+        stage.cluster.servers.get_mut(&name(server)).unwrap().site = Some(site.parse().unwrap());
+    }
+    let (plan, _) = planned(&stage, &Request { batch: 4, ..Request::sync() });
+    let disturbs = |step: &&Step| matches!(step.what, What::Restore { .. } | What::Restart { .. });
+    let site = |step: &Step| plan.servers[step.what.server().unwrap()].site.clone();
+    let mut side_by_side = 0;
+    for (number, one) in plan.steps.iter().filter(disturbs).enumerate() {
+        for other in plan.steps.iter().filter(disturbs).skip(number + 1) {
+            let apart = comes_after(&plan, other.no, one.no);
+            assert!(apart || site(one) != site(other), "steps {} and {}", one.no, other.no);
+            side_by_side += usize::from(!apart);
+        }
+    }
+    assert!(side_by_side > 0, "of two sites, two are done at the same time");
+}
+
+#[test]
 fn an_unhealthy_target_is_never_the_canary_while_there_is_another() {
     let mut stage = three();
     stage.inspection("ums2").health.status = HealthStatus::Err;

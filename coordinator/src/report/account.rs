@@ -10,7 +10,7 @@ use umsid_proto::failure::Code;
 use umsid_proto::model::{Effect, RawOutput};
 
 use crate::plan::{Kind, Purpose, RestartScope, What, touched};
-use crate::run::{Event, Recorded, Standing, State, StepResult};
+use crate::run::{Ending, Event, Recorded, Standing, State, StepResult};
 use crate::survey::{Proof, SyncState};
 
 /// One server in a run.
@@ -186,7 +186,8 @@ pub(super) fn failures(state: &State, events: &[Recorded]) -> Vec<FailedStep> {
 pub(super) fn left_over(state: &State) -> Vec<String> {
     let plan = state.plan();
     let mut left = Vec::new();
-    if !matches!(state.standing(), Standing::Ended(_)) {
+    let given_up = *state.standing() == Standing::Ended(Ending::GivenUp);
+    if given_up || !matches!(state.standing(), Standing::Ended(_)) {
         let open: Vec<String> =
             state.steps().filter(|step| !state.is_settled(step.no)).map(|step| step.no.to_string()).collect();
         if !open.is_empty() {
@@ -199,7 +200,7 @@ pub(super) fn left_over(state: &State) -> Vec<String> {
             let own = state.safety_backup(&server).map(|digest: Digest| digest.to_string());
             let own = own.map_or(String::new(), |digest| {
                 format!(
-                    "; its own UMS ID is in its agent's vault: {}…",
+                    "; its own UMS ID was saved in its agent's vault: {}…",
                     digest.chars().take(16).collect::<String>()
                 )
             });

@@ -75,11 +75,11 @@ fn settled(events: &[Recorded]) -> (BTreeMap<u32, Settled>, Option<u64>) {
             Event::Finished { step, result, .. } => {
                 let entry = settled.entry(*step).or_default();
                 entry.number = number;
-                entry.ums_ms += match result {
-                    StepResult::Done { ums_ms, .. }
-                    | StepResult::Failed { ums_ms, .. }
-                    | StepResult::Unknown { ums_ms, .. } => *ums_ms,
-                };
+                let (StepResult::Done { ums_ms, .. }
+                | StepResult::Failed { ums_ms, .. }
+                | StepResult::Unknown { ums_ms, .. }) = result;
+                // What an agent tells of its waiting may be any number.
+                entry.ums_ms = entry.ums_ms.saturating_add(*ums_ms);
             }
             Event::Skipped { step, .. } => settled.entry(*step).or_default().number = number,
             Event::TurnedBack { .. } => turned = Some(number),

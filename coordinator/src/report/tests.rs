@@ -127,7 +127,7 @@ impl Record {
     }
 
     fn halt(&mut self, kind: HaltKind) {
-        self.write(Event::Halted(Halt { kind, why: "because".into(), failure: None }));
+        self.write(Event::Halted(Halt { kind, why: "because".into(), failure: None, stuck: None }));
     }
 }
 
@@ -275,6 +275,7 @@ fn every_way_of_standing_still_has_its_exit_code() {
         (HaltKind::Failed, Exit::Failed),
         (HaltKind::Unknown, Exit::NeedsOperator),
         (HaltKind::Unreachable, Exit::Unreachable),
+        (HaltKind::Certificate, Exit::Certificate),
         (HaltKind::LeaseLost, Exit::Locked),
         (HaltKind::Interrupted, Exit::Interrupted),
     ];
@@ -350,4 +351,19 @@ fn times_are_told_as_people_read_them() {
     for (ms, told) in [(0, "0.0 s"), (9_940, "9.9 s"), (42_000, "42 s"), (125_000, "2 min 5 s")] {
         assert_eq!(seconds(ms), told);
     }
+}
+
+/// An agent may tell anything of the time it waited: the report is wrong about that, and about nothing else.
+#[test]
+fn waiting_past_all_numbers_breaks_no_report() {
+    let mut record = Record::new(&quick());
+    let canary = What::SafetyBackup { server: name("ums2") };
+    record.fail(&canary, 10, u64::MAX, Code::Interrupted, Effect::None);
+    record.step(&canary, 10, u64::MAX);
+    record.up_to(&restore("ums2"));
+    record.step(&restore("ums2"), 10, u64::MAX);
+    record.finish_with(Ending::Synchronized);
+    let report = record.report(Stopwatch { events_before: 0, elapsed_ms: 400, survey_ums_ms: 1 });
+    assert_eq!((report.ums_ms, report.overhead_ms), (u64::MAX, 0));
+    assert_eq!(report.outcome, Outcome::Synchronized);
 }

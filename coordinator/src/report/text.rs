@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use umsid_common::digest::Fingerprint;
 use umsid_proto::model::RawOutput;
 
 use super::{FailedStep, Outcome, Report};
 use crate::cli::printout::{Cell, Tone};
+use crate::run::Stuck;
 use crate::survey::SyncState;
 
 /// Lines of a program's output that are shown; the end of it says what went wrong.
@@ -62,7 +64,16 @@ impl Report {
             failed.write(&mut text);
         }
         if let Some(halt) = &self.halt {
-            let _ = writeln!(text, "halted: {}", halt.why);
+            let word = if halt.stuck.is_some() { "stuck" } else { "halted" };
+            let _ = writeln!(text, "{word}: {}", halt.why);
+            if let Some(Stuck { server, had, shows }) = &halt.stuck {
+                let print = |print: &Option<Fingerprint>| {
+                    print.map_or_else(|| "one that is not known".to_owned(), |print| print.short())
+                };
+                let (had, shows) = (print(had), print(shows));
+                let _ =
+                    writeln!(text, "  {server}: its UMS ID before the run was {had}, now it shows {shows}");
+            }
             // What a failed step says of it was said above.
             if !halt.remedy.is_empty() && self.failures.is_empty() {
                 let _ = writeln!(text, "  what to do: {}", halt.remedy);

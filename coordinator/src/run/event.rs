@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use umsid_common::digest::Digest;
+use umsid_common::digest::{Digest, Fingerprint};
+use umsid_common::name::ServerName;
 use umsid_proto::failure::Failure;
 use umsid_proto::model::Effect;
 
@@ -66,6 +67,13 @@ pub enum Event {
         /// How.
         outcome: Ending,
     },
+    /// The last of a run that somebody ended as it stood.
+    GivenUp {
+        /// Who.
+        by: String,
+        /// The servers that may not be as they were, and are not verified.
+        left: Vec<ServerName>,
+    },
 }
 
 /// What came of a step.
@@ -122,6 +130,20 @@ pub struct Halt {
     pub why: String,
     /// The failure behind it, where there is one.
     pub failure: Option<Failure>,
+    /// The server it is stuck on, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Stuck>,
+}
+
+/// A server that could not be put back as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stuck {
+    /// Which.
+    pub server: ServerName,
+    /// Its UMS ID before the run, where that was known.
+    pub had: Option<Fingerprint>,
+    /// The one it shows now, where that can be told.
+    pub shows: Option<Fingerprint>,
 }
 
 /// Kinds of standing still.
@@ -134,12 +156,16 @@ pub enum HaltKind {
     Unknown,
     /// A server could not be reached for too long.
     Unreachable,
+    /// A server's certificate is not accepted any more, or ours.
+    Certificate,
     /// Another run took the lease.
     LeaseLost,
     /// Somebody asked it to stop.
     Interrupted,
     /// The servers that were to be rolled back are; others are not.
     Partial,
+    /// On the way back a server could not be put as it was: a person has to look.
+    Stuck,
 }
 
 /// How a run ended.
@@ -154,6 +180,25 @@ pub enum Ending {
     Done,
     /// The servers that had been touched are as they were.
     RolledBack,
+    /// Somebody ended it as it stood: servers may not be as they were.
+    GivenUp,
+}
+
+impl Event {
+    /// Its name with its step and attempt, as `started 7.1`: the same in every run of the same plan.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Begun { .. } => "begun".to_owned(),
+            Self::Leased { .. } => "leased".to_owned(),
+            Self::Started { step, attempt } => format!("started {step}.{attempt}"),
+            Self::Finished { step, attempt, .. } => format!("finished {step}.{attempt}"),
+            Self::Skipped { step, .. } => format!("skipped {step}"),
+            Self::TurnedBack { .. } => "turned back".to_owned(),
+            Self::Halted(_) => "halted".to_owned(),
+            Self::Ended { .. } => "ended".to_owned(),
+            Self::GivenUp { .. } => "given up".to_owned(),
+        }
+    }
 }
 
 impl Ending {
@@ -164,6 +209,7 @@ impl Ending {
             Self::Unverified => "unverified",
             Self::Done => "done",
             Self::RolledBack => "rolled-back",
+            Self::GivenUp => "given-up",
         }
     }
 }

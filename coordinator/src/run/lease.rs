@@ -15,7 +15,7 @@ use crate::agents::{Agent, AgentError};
 use crate::plan::Plan;
 
 /// More runs than ever will be; an agent that grants more would lock its whole cluster out.
-const LARGEST_EPOCH: u64 = 1 << 40;
+pub(crate) const LARGEST_EPOCH: u64 = 1 << 40;
 
 /// Not every server could be leased; none is.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum LeaseError {
 /// Leases on all servers of a run. Dropped, they are no longer renewed.
 pub struct Leases {
     pub(super) lease: LeaseRef,
-    agents: Vec<(ServerName, Agent)>,
+    pub(super) agents: Vec<(ServerName, Agent)>,
     fence: watch::Receiver<Option<String>>,
     _renewal: JoinSet<()>,
 }
@@ -82,23 +82,35 @@ impl Leases {
         }
         let lease = LeaseRef { run: run.clone(), epoch };
         let digest = plan.digest();
-        let mut asked = JoinSet::new();
-        for (server, agent) in agents.clone() {
+        let ask = |(server, agent): (ServerName, Agent)| {
             let (lease, by, ttl) = (lease.clone(), crew.by.clone(), crew.pace.lease);
-            asked.spawn(async move {
+            async move {
                 let answer = agent.acquire_lease(&lease.run, lease.epoch, &by, ttl, &digest).await;
                 (server, agent, answer)
-            });
-        }
+            }
+        };
         let (mut granted, mut refused) = (Vec::new(), BTreeMap::new());
-        while let Some(joined) = asked.join_next().await {
-            let (server, agent, answer) = joined.expect("asking for a lease does not panic");
-            match answer {
-                Ok(_) => granted.push(agent),
+        let mut sort =
+            |(server, agent, answer): (ServerName, Agent, Result<LeaseState, AgentError>)| match answer {
+                Ok(_) => {
+                    granted.push(agent);
+                    true
+                }
                 Err(error) => {
                     refused.insert(server, error);
+                    false
                 }
-            }
+            };
+        // The first by name is asked alone. Of two that come at the same moment one gets it, and the other asks nobody
+        // else: all or none, they never refuse each other.
+        let mut others = agents.clone().into_iter();
+        let first = match others.next() {
+            Some(first) => sort(ask(first).await),
+            None => true,
+        };
+        let mut asked: JoinSet<_> = others.filter(|_| first).map(ask).collect();
+        while let Some(joined) = asked.join_next().await {
+            sort(joined.expect("asking for a lease does not panic"));
         }
         if let Some((server, error)) = refused.pop_first() {
             release(&granted, &lease).await;

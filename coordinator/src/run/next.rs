@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::event::{Ending, Halt, HaltKind, StepResult};
+use umsid_proto::failure::Code;
+
+use super::event::{Ending, Halt, HaltKind, StepResult, Stuck};
 use super::state::{Standing, State, Status};
 use crate::plan::{Kind, RestartScope, Step, What, roll_back, touched};
 use crate::survey::Proof;
@@ -41,9 +43,9 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     let status = |no: u32| state.progress(no).map(|progress| (&progress.status, progress.attempt));
     let adrift: Vec<(u32, u32)> = state
         .steps()
-        .filter(|step| !running.contains(&step.no) && state.held_back(step).is_none())
+        .filter(|step| !running.contains(&step.no))
         .filter_map(|step| match status(step.no)? {
-            (Status::Begun, attempt) => Some((step.no, attempt)),
+            (Status::Begun, attempt) if state.waits_for(step).is_none() => Some((step.no, attempt)),
             _ => None,
         })
         .collect();
@@ -51,7 +53,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
         return Next::TakeUp(adrift);
     }
     if let Some((step, result)) = state.trouble() {
-        if state.may_try_again(step.no) {
+        if state.may_try_again(step.no) && !state.is_needless(step) {
             let attempt = state.progress(step.no).map_or(1, |progress| progress.attempt + 1);
             return Next::Start(vec![(step.no, attempt)]);
         }
@@ -64,45 +66,35 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     }
     let ready: Vec<(u32, u32)> = state
         .steps()
-        .filter(|step| step.after.iter().all(|before| state.is_settled(*before)))
-        .filter(|step| state.held_back(step).is_none())
         .filter_map(|step| match status(step.no)? {
-            (Status::Waiting, attempt) => Some((step.no, attempt + 1)),
+            (Status::Waiting, attempt) if state.waits_for(step).is_none() => Some((step.no, attempt + 1)),
             _ => None,
         })
         .collect();
     match (ready.is_empty(), running.is_empty()) {
         (false, _) => Next::Start(ready),
         (true, false) => Next::Wait,
-        (true, true) => ending(state),
+        (true, true) => state.steps().find(|step| !state.is_settled(step.no)).map_or_else(
+            || ending(state),
+            // No plan of ours has such a step; one that does is not called done.
+            |step| {
+                let why = format!("step {} ({}) waits for what never comes", step.no, step.what.title());
+                Next::Halt(Halt { kind: HaltKind::Unknown, why, failure: None, stuck: None })
+            },
+        ),
     }
 }
 
-/// Steps of targets that turned out to be in sync already; all that is left, if every target is.
+/// Whether a failure on record sends the run back.
+pub(super) fn turns_back(state: &State) -> bool {
+    let trouble = state.trouble().filter(|(step, _)| !state.may_try_again(step.no));
+    trouble.is_some_and(|(step, result)| matches!(give_up(state, step, result), Next::TurnBack { .. }))
+}
+
 fn needless(state: &State) -> Vec<(u32, String)> {
-    let nothing_left = !state.plan().targets.is_empty() && state.remaining_targets().is_empty();
-    state
-        .steps()
-        .filter(|step| {
-            state.progress(step.no).is_some_and(|progress| progress.status == Status::Waiting)
-                && match &step.what {
-                    What::SafetyBackup { server }
-                    | What::Restore { server }
-                    | What::RestoreOwn { server, .. }
-                    | What::Verify { server } => state.in_sync_already(server),
-                    What::Restart { server } => state.in_sync_already(server) || nothing_left,
-                    What::ConfirmMain
-                    | What::Backup { .. }
-                    | What::Transfer { .. }
-                    | What::Discard { .. } => nothing_left,
-                    What::Recheck { .. }
-                    | What::VerifyOwn { .. }
-                    | What::Settle { .. }
-                    | What::VerifyCluster => false,
-                }
-        })
-        .map(|step| (step.no, "a restart was enough".to_owned()))
-        .collect()
+    let waits = |no| state.progress(no).is_some_and(|progress| progress.status == Status::Waiting);
+    let needless = state.steps().filter(|step| waits(step.no) && state.is_needless(step));
+    needless.map(|step| (step.no, "a restart was enough".to_owned())).collect()
 }
 
 fn give_up(state: &State, step: &Step, result: &StepResult) -> Next {
@@ -117,6 +109,11 @@ fn give_up(state: &State, step: &Step, result: &StepResult) -> Next {
         StepResult::Done { .. } => (HaltKind::Unknown, "is done".to_owned(), None),
     };
     let why = format!("{place}step {} ({}) {what}", step.no, step.what.title());
+    // A full disk says nothing of a UMS ID. With room on it the step can be done after all; without, nothing could be put
+    // back either.
+    if failure.as_ref().is_some_and(|failure| failure.code == Code::DiskFull) {
+        return Next::Halt(Halt { kind, why, failure, stuck: None });
+    }
     // Where nothing is known, nothing is overwritten: that is for a person to decide.
     if kind == HaltKind::Failed && state.turned_back().is_none() && concerns_canary(state, step) {
         let servers = touched(state);
@@ -127,7 +124,21 @@ fn give_up(state: &State, step: &Step, result: &StepResult) -> Next {
             };
         }
     }
-    Next::Halt(Halt { kind, why, failure })
+    match stuck_on(state, step) {
+        Some(stuck) => Next::Halt(Halt { kind: HaltKind::Stuck, why, failure, stuck: Some(stuck) }),
+        None => Next::Halt(Halt { kind, why, failure, stuck: None }),
+    }
+}
+
+/// The server that cannot be put back as it was, if this step was to do it.
+fn stuck_on(state: &State, step: &Step) -> Option<Stuck> {
+    let (What::RestoreOwn { server, .. } | What::Restart { server } | What::VerifyOwn { server }) =
+        &step.what
+    else {
+        return None;
+    };
+    let had = state.plan().servers.get(server).and_then(|facts| facts.baseline.local);
+    state.turned_back().map(|_| Stuck { server: server.clone(), had, shows: None })
 }
 
 /// Whether this step is the canary's own, after something was restored on it and before any other server is touched.
@@ -147,7 +158,7 @@ fn ending(state: &State) -> Next {
             return Next::End(Ending::RolledBack);
         }
         let why = format!("{} may still hold the restored UMS ID", left.join(", "));
-        return Next::Halt(Halt { kind: HaltKind::Partial, why, failure: None });
+        return Next::Halt(Halt { kind: HaltKind::Partial, why, failure: None, stuck: None });
     }
     if state.plan().request.kind != Kind::Sync {
         return Next::End(Ending::Done);

@@ -1,15 +1,18 @@
 //! What a run's events amount to. One function decides which event may follow, live and in replay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use umsid_common::digest::Digest;
 use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::Effect;
 
 use super::event::{Ending, Event, Halt, StepResult, Yield};
+use super::lease::LARGEST_EPOCH;
+use super::next::{Next, next, turns_back};
 use crate::plan::{Plan, Step, What};
-use crate::survey::Proof;
+
+mod admission;
+mod evidence;
 
 /// A run at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,12 +22,16 @@ pub struct State {
     back: Vec<Back>,
     progress: BTreeMap<u32, Progress>,
     epoch: Option<u64>,
+    /// The session has begun and nothing was done in it yet.
+    fresh: bool,
     standing: Standing,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Back {
     why: String,
+    /// Somebody asked for it.
+    asked: bool,
     steps: Vec<Step>,
 }
 
@@ -89,9 +96,11 @@ impl State {
             back: Vec::new(),
             progress: BTreeMap::new(),
             epoch: None,
+            fresh: false,
             standing: Standing::Open,
         };
-        state.admit(&plan.steps)?;
+        admission::of_plan(plan).map_err(|why| illegal("the first event", why))?;
+        state.admit(&plan.steps);
         Ok(state)
     }
 
@@ -101,18 +110,10 @@ impl State {
         events.try_fold(Self::begin(first)?, |mut state, event| state.apply(event).map(|()| state))
     }
 
-    fn admit(&mut self, steps: &[Step]) -> Result<(), Illegal> {
+    fn admit(&mut self, steps: &[Step]) {
         for step in steps {
-            let newest = self.progress.last_key_value().map_or(0, |(no, _)| *no);
-            if step.no != newest + 1 {
-                return Err(illegal("steps", format!("step {} comes after step {newest}", step.no)));
-            }
-            if step.after.iter().any(|before| *before >= step.no) {
-                return Err(illegal("steps", format!("step {} waits for a later one", step.no)));
-            }
             self.progress.insert(step.no, Progress { attempt: 0, status: Status::Waiting, effect: false });
         }
-        Ok(())
     }
 
     /// Takes in the next event, or says why it cannot follow; then nothing has changed.
@@ -128,18 +129,30 @@ impl State {
             Event::Skipped { step, why } => self.skip(*step, why),
             Event::TurnedBack { why, steps } => self.turn_back(why, steps),
             Event::Halted(halt) => {
+                self.going("halted")?;
                 self.standing = Standing::Halted(halt.clone());
                 Ok(())
             }
-            Event::Ended { outcome } => {
-                self.going("ended")?;
-                if let Some(open) = self.steps().find(|step| !self.is_settled(step.no)) {
-                    return Err(illegal("ended", format!("step {} is not done", open.no)));
-                }
-                self.standing = Standing::Ended(*outcome);
+            Event::Ended { outcome } => self.end(*outcome),
+            // Whatever it stands at: somebody has looked, and takes it on himself.
+            Event::GivenUp { .. } => {
+                self.standing = Standing::Ended(Ending::GivenUp);
                 Ok(())
             }
         }
+    }
+
+    /// A run ends when every step is settled, and as what its steps amount to: no record says more than was proved.
+    fn end(&mut self, outcome: Ending) -> Result<(), Illegal> {
+        self.going("ended")?;
+        if let Some(open) = self.steps().find(|step| !self.is_settled(step.no)) {
+            return Err(illegal("ended", format!("step {} is not done", open.no)));
+        }
+        if next(self, &BTreeSet::new()) != Next::End(outcome) {
+            return Err(illegal("ended", format!("what was done does not make it {}", outcome.as_str())));
+        }
+        self.standing = Standing::Ended(outcome);
+        Ok(())
     }
 
     fn going(&self, event: &'static str) -> Result<(), Illegal> {
@@ -153,7 +166,12 @@ impl State {
         if self.epoch.is_some_and(|held| epoch <= held) {
             return Err(illegal("leased", format!("epoch {epoch} is not higher than the last")));
         }
+        if epoch > LARGEST_EPOCH {
+            return Err(illegal("leased", format!("no lease has epoch {epoch}")));
+        }
+        let stood_still = matches!(self.standing, Standing::Halted(_));
         self.epoch = Some(epoch);
+        self.fresh = true;
         self.standing = Standing::Going;
         // Who is Main may have changed while nobody looked: nothing more is restored until that is confirmed again.
         if let Some(confirm) = self.last_confirmation().filter(|_| self.restores_are_left())
@@ -162,8 +180,10 @@ impl State {
         {
             progress.status = Status::Waiting;
         }
-        // A new session tries again what did not come to a good end in the last one.
-        for progress in self.progress.values_mut() {
+        // Whoever takes up a run wants tried again what did not come to a good end. But where its umsid died between a failure
+        // that sends it back and the turning back, it goes back.
+        let goes_back = !stood_still && turns_back(self);
+        for progress in self.progress.values_mut().filter(|_| !goes_back) {
             if matches!(&progress.status, Status::Ended(result) if !matches!(result, StepResult::Done { .. }))
             {
                 progress.status = Status::Waiting;
@@ -172,21 +192,21 @@ impl State {
         Ok(())
     }
 
-    fn known(&mut self, event: &'static str, step: u32) -> Result<&mut Progress, Illegal> {
-        self.progress.get_mut(&step).ok_or_else(|| illegal(event, format!("there is no step {step}")))
+    /// The step that is to be carried out under this number: one of the plan's, or on the way back one of that.
+    fn to_be_carried_out(&self, event: &'static str, no: u32) -> Result<(&Step, &Progress), Illegal> {
+        let step = self.steps().find(|step| step.no == no).zip(self.progress.get(&no));
+        step.ok_or_else(|| illegal(event, format!("step {no} is not to be carried out")))
     }
 
     fn start(&mut self, no: u32, attempt: u32) -> Result<(), Illegal> {
         self.going("started")?;
-        let step = self.steps().find(|step| step.no == no);
-        let step = step.ok_or_else(|| illegal("started", format!("step {no} is not to be carried out")))?;
-        if let Some(open) = step.after.iter().find(|before| !self.is_settled(**before)) {
-            return Err(illegal("started", format!("step {no} waits for step {open}")));
-        }
-        if let Some(what) = self.held_back(step) {
+        let (step, progress) = self.to_be_carried_out("started", no)?;
+        if let Some(what) = self.waits_for(step) {
             return Err(illegal("started", format!("step {no} waits for {what}")));
         }
-        let progress = self.known("started", no)?;
+        if self.is_needless(step) {
+            return Err(illegal("started", format!("step {no} is not needed any more")));
+        }
         let again =
             matches!(&progress.status, Status::Ended(result) if !matches!(result, StepResult::Done { .. }));
         if !(progress.status == Status::Waiting || again) {
@@ -198,38 +218,64 @@ impl State {
                 format!("attempt {attempt} follows attempt {}", progress.attempt),
             ));
         }
-        *progress = Progress { attempt, status: Status::Begun, effect: progress.effect };
+        let effect = progress.effect;
+        self.progress.insert(no, Progress { attempt, status: Status::Begun, effect });
+        self.fresh = false;
         Ok(())
     }
 
     fn finish(&mut self, no: u32, attempt: u32, result: &StepResult) -> Result<(), Illegal> {
         self.going("finished")?;
-        let progress = self.known("finished", no)?;
+        let (step, progress) = self.to_be_carried_out("finished", no)?;
         if progress.status != Status::Begun || progress.attempt != attempt {
             return Err(illegal("finished", format!("attempt {attempt} of step {no} is not going on")));
         }
-        progress.effect |= !matches!(result, StepResult::Failed { effect: Effect::None, .. });
-        progress.status = Status::Ended(result.clone());
+        // What was begun in an earlier session is taken up only when nothing stands before it any more.
+        if let Some(what) = self.waits_for(step) {
+            return Err(illegal("finished", format!("step {no} waits for {what}")));
+        }
+        if let StepResult::Done { yields, .. } = result
+            && !evidence::is_of(&step.what, yields)
+        {
+            return Err(illegal(
+                "finished",
+                format!("step {no} ({}) yields no such thing", step.what.title()),
+            ));
+        }
+        let effect = progress.effect || !matches!(result, StepResult::Failed { effect: Effect::None, .. });
+        self.progress.insert(no, Progress { attempt, status: Status::Ended(result.clone()), effect });
+        self.fresh = false;
         Ok(())
     }
 
     fn skip(&mut self, no: u32, why: &str) -> Result<(), Illegal> {
         self.going("skipped")?;
-        let progress = self.known("skipped", no)?;
+        let (step, progress) = self.to_be_carried_out("skipped", no)?;
         if progress.status != Status::Waiting {
             return Err(illegal("skipped", format!("step {no} is begun or done already")));
         }
-        progress.status = Status::Skipped(why.to_owned());
+        // On the way back, what is only to be tidied up may be left on a server out of reach.
+        let left = self.turned_back().is_some() && matches!(step.what, What::Discard { .. });
+        if !(left || self.is_needless(step)) {
+            return Err(illegal("skipped", format!("step {no} is needed")));
+        }
+        let skipped = Progress { status: Status::Skipped(why.to_owned()), ..progress.clone() };
+        self.progress.insert(no, skipped);
         Ok(())
     }
 
     fn turn_back(&mut self, why: &str, steps: &[Step]) -> Result<(), Illegal> {
         self.going("turned back")?;
-        if self.back.last().is_some_and(|back| !back.steps.iter().all(|step| self.is_settled(step.no))) {
+        // Nothing has been done in this session yet only when somebody asked for it. He may choose another way back than
+        // the one the run stood still on.
+        let open =
+            self.back.last().is_some_and(|back| !back.steps.iter().all(|step| self.is_settled(step.no)));
+        if open && !self.fresh {
             return Err(illegal("turned back", "the run is on its way back already"));
         }
-        self.admit(steps)?;
-        self.back.push(Back { why: why.to_owned(), steps: steps.to_vec() });
+        admission::of_way_back(self, steps).map_err(|why| illegal("turned back", why))?;
+        self.admit(steps);
+        self.back.push(Back { why: why.to_owned(), asked: self.fresh, steps: steps.to_vec() });
         Ok(())
     }
 
@@ -256,6 +302,23 @@ impl State {
     /// Why it is on its way back; `None`: it goes forward.
     pub fn turned_back(&self) -> Option<&str> {
         self.back.last().map(|back| back.why.as_str())
+    }
+
+    /// Whether somebody asked for the way back it is on.
+    pub fn back_was_asked_for(&self) -> bool {
+        self.back.last().is_some_and(|back| back.asked)
+    }
+
+    /// The servers the way back it is on is still to put as they were.
+    pub fn still_to_put_back(&self) -> Vec<ServerName> {
+        let open = self
+            .back
+            .iter()
+            .next_back()
+            .into_iter()
+            .flat_map(|back| &back.steps)
+            .filter(|step| matches!(step.what, What::VerifyOwn { .. }) && !self.is_settled(step.no));
+        open.filter_map(|step| step.what.server().cloned()).collect()
     }
 
     /// The steps to be carried out now: the plan's, or those of the way back.
@@ -304,33 +367,26 @@ impl State {
     /// Whether what waits for it may go on: it is done, or not needed. A step that is not needed still stands for all it
     /// would have waited for.
     pub fn is_settled(&self, no: u32) -> bool {
-        let skipped = matches!(self.progress.get(&no), Some(Progress { status: Status::Skipped(_), .. }));
-        self.is_done(no)
-            || (skipped
-                && self.step(no).is_some_and(|step| step.after.iter().all(|before| self.is_settled(*before))))
-    }
-
-    /// The first server something is restored on: the first target that no restart has brought back.
-    pub fn canary(&self) -> Option<&ServerName> {
-        self.plan.targets.iter().find(|server| !self.in_sync_already(server))
-    }
-
-    /// What a restore waits for besides the steps before it; `None`: nothing.
-    ///
-    /// That Main is confirmed in this session; and that no other server is touched before the canary is verified. The
-    /// plan orders it so; but when a restart was enough for the planned canary, the next target takes its place, out
-    /// of the middle of a batch.
-    pub fn held_back(&self, step: &Step) -> Option<&'static str> {
-        let What::Restore { server } = &step.what else { return None };
-        if self.last_confirmation().is_some_and(|confirm| !self.is_settled(confirm)) {
-            return Some("Main to be confirmed");
+        if self.is_done(no) {
+            return true;
         }
-        let canary = self.canary()?;
-        (server != canary && self.proof(canary).is_none()).then_some("the canary")
+        let (mut open, mut seen) = (vec![no], BTreeSet::new());
+        while let Some(no) = open.pop() {
+            // Many may wait for one step: it is looked at once.
+            if !seen.insert(no) || self.is_done(no) {
+                continue;
+            }
+            let skipped = matches!(self.progress.get(&no), Some(Progress { status: Status::Skipped(_), .. }));
+            let Some(step) = self.step(no).filter(|_| skipped) else { return false };
+            open.extend(&step.after);
+        }
+        true
     }
 
-    fn last_confirmation(&self) -> Option<u32> {
-        self.plan.steps.iter().filter(|step| step.what == What::ConfirmMain).map(|step| step.no).next_back()
+    /// What must come before a step is begun, is taken up, or comes to its end; `None`: nothing.
+    pub fn waits_for(&self, step: &Step) -> Option<String> {
+        let open = step.after.iter().find(|before| !self.is_settled(**before));
+        open.map(|open| format!("step {open}")).or_else(|| self.held_back(step).map(ToOwned::to_owned))
     }
 
     /// Whether the run goes forward and something is still to be restored.
@@ -356,49 +412,6 @@ impl State {
             Status::Ended(StepResult::Done { yields, .. }) => Some(yields),
             _ => None,
         }
-    }
-
-    /// What the newest done step of this kind yields.
-    fn yielded(&self, kind: impl Fn(&What) -> bool) -> Option<&Yield> {
-        self.all_steps().filter(|step| kind(&step.what)).filter_map(|step| self.done(step.no)).last()
-    }
-
-    /// The sealed backup of the Main UMS ID: digest and bytes.
-    pub fn sealed(&self) -> Option<(Digest, u64)> {
-        match self.yielded(|what| matches!(what, What::Backup { .. }))? {
-            Yield::Sealed(digest, size) => Some((*digest, *size)),
-            _ => None,
-        }
-    }
-
-    /// This server's safety backup.
-    pub fn safety_backup(&self, server: &ServerName) -> Option<Digest> {
-        match self.yielded(|what| matches!(what, What::SafetyBackup { server: other } if other == server))? {
-            Yield::Sealed(digest, _) => Some(*digest),
-            _ => None,
-        }
-    }
-
-    /// What is proved of this server, by the newest look at it.
-    pub fn proof(&self, server: &ServerName) -> Option<&Proof> {
-        let yields = self.yielded(|what| {
-            matches!(what, What::Verify { server: other } | What::VerifyOwn { server: other } if other == server)
-        })?;
-        match yields {
-            Yield::Proved(proof) => Some(proof),
-            _ => None,
-        }
-    }
-
-    /// Whether a look found this target in sync before anything was restored on it.
-    pub fn in_sync_already(&self, server: &ServerName) -> bool {
-        let yields = self.yielded(|what| matches!(what, What::Recheck { server: other } if other == server));
-        matches!(yields, Some(Yield::InSyncAlready))
-    }
-
-    /// The targets something is still to be restored on.
-    pub fn remaining_targets(&self) -> Vec<ServerName> {
-        self.plan.targets.iter().filter(|server| !self.in_sync_already(server)).cloned().collect()
     }
 
     /// The step that did not come to a good end, with what is said of it.

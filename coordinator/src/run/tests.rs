@@ -9,9 +9,14 @@ use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::Effect;
 
 use super::*;
+use crate::exit::Exit;
 use crate::plan::{Basis, Kind, Purpose, Request, RestartScope, What, make};
+use crate::report::{Outcome, Report, Stopwatch};
 use crate::survey::stage::{Stage, labelled, name};
 use crate::survey::{Named, Proof, assess};
+
+mod cut;
+mod refused;
 
 pub(crate) fn plan(request: &Request) -> Plan {
     let servers = [
@@ -218,6 +223,76 @@ fn a_failure_at_any_step_halts_or_goes_back() {
                     assert!(touched(&drive.state).is_empty());
                 }
                 other => panic!("step {no}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// At any step, on the way back too: with room again the run comes to the end it was on its way to.
+#[test]
+fn a_full_disk_halts_and_neither_turns_a_run_back_nor_leaves_it_stuck() {
+    for request in requests() {
+        let mut forward = Drive::new(&request);
+        forward.drive(&mut |what, _| good(what));
+        let failed = |what: &What| matches!(what, What::Verify { .. });
+        let mut back = Drive::new(&request);
+        back.drive(&mut |what, _| {
+            if failed(what) { bad(Code::WrongIdentity, Effect::Possible) } else { good(what) }
+        });
+        for (undisturbed, fails) in [(forward, false), (back, true)] {
+            let steps: Vec<What> = undisturbed.state.all_steps().map(|step| step.what.clone()).collect();
+            for full in steps.iter().filter(|what| !(fails && failed(what))) {
+                let mut drive = Drive::new(&request);
+                let (mut room, mut halts) = (false, 0);
+                let mut result = |what: &What, _| match what {
+                    _ if fails && failed(what) => bad(Code::WrongIdentity, Effect::Possible),
+                    _ if what == full && !room => {
+                        room = true;
+                        bad(Code::DiskFull, Effect::Possible)
+                    }
+                    _ => good(what),
+                };
+                drive.drive(&mut result);
+                while let Standing::Halted(halt) = drive.state.standing().clone() {
+                    assert_eq!((halt.kind, halt.stuck), (HaltKind::Failed, None), "{}", full.title());
+                    halts += 1;
+                    assert!(halts < 3, "{}", full.title());
+                    drive.lease();
+                    drive.drive(&mut result);
+                }
+                assert_eq!(drive.state.standing(), undisturbed.state.standing(), "{}", full.title());
+            }
+        }
+    }
+}
+
+/// A step fails for good, and the coordinator dies after any event up to the end of that: it comes to what it comes to in
+/// peace. What sends the run back is not tried once more before; what only halts it is, on the word of whoever takes it up.
+#[test]
+fn a_death_beside_a_failure_changes_nothing() {
+    for request in requests() {
+        for no in 1..=u32::try_from(plan(&request).steps.len()).expect("a few") {
+            let target = plan(&request).steps[no as usize - 1].what.clone();
+            let mut result = |what: &What, _: u32| match *what == target {
+                true => bad(Code::CommandFailed, Effect::Possible),
+                false => good(what),
+            };
+            let mut undisturbed = Drive::new(&request);
+            undisturbed.drive(&mut result);
+            for death in 1..undisturbed.events.len() {
+                let mut drive = Drive::new(&request);
+                while drive.events.len() <= death && drive.turn(&mut result) {}
+                if *drive.state.standing() != Standing::Going {
+                    continue;
+                }
+                drive.lease();
+                drive.drive(&mut result);
+                let what = format!("step {no}, death after event {death}");
+                assert_eq!(drive.state.standing(), undisturbed.state.standing(), "{what}");
+                let deeds = |drive: &Drive| drive.begun(|what| *what != What::ConfirmMain);
+                if *undisturbed.state.standing() == Standing::Ended(Ending::RolledBack) {
+                    assert_eq!(deeds(&drive), deeds(&undisturbed), "{what}");
+                }
             }
         }
     }
@@ -445,7 +520,7 @@ fn an_event_that_cannot_follow_is_refused_and_changes_nothing() {
     refused(&mut state, started(1, 2));
     refused(&mut state, Event::Skipped { step: 1, why: String::new() });
     refused(&mut state, Event::Finished { step: 1, attempt: 2, result: bad(Code::Internal, Effect::None) });
-    let halt = Halt { kind: HaltKind::Interrupted, why: String::new(), failure: None };
+    let halt = Halt { kind: HaltKind::Interrupted, why: String::new(), failure: None, stuck: None };
     state.apply(&Event::Halted(halt)).expect("halted");
     refused(&mut state, started(2, 1));
     assert!(State::begin(&started(1, 1)).is_err());
@@ -459,6 +534,129 @@ fn after_the_end_nothing_follows() {
     let mut state = drive.state.clone();
     assert!(state.apply(&Event::Leased { epoch: 99, by: String::new() }).is_err());
     assert!(state.apply(&Event::Started { step: 1, attempt: 2 }).is_err());
+}
+
+/// Drives a way back that is asked for, to these servers.
+fn ask_back(drive: &mut Drive, servers: &[ServerName], result: &mut dyn FnMut(&What, u32) -> StepResult) {
+    drive.lease();
+    let steps = roll_back(servers, &drive.state.plan().involved(), drive.state.next_number());
+    drive.record(Event::TurnedBack { why: "asked for".into(), steps });
+    drive.drive(result);
+}
+
+/// The report of a run that is driven.
+fn report(drive: &Drive) -> Report {
+    let recorded = |(at, event): (usize, &Event)| Recorded {
+        number: at as u64 + 1,
+        at: Timestamp::UNIX_EPOCH,
+        event: event.clone(),
+    };
+    let events: Vec<Recorded> = drive.events.iter().enumerate().map(recorded).collect();
+    let run = "20261122t204512-7f3a9c".parse().expect("a run id");
+    Report::from_record(&run, &drive.state, &events, Stopwatch::default(), false)
+}
+
+/// A run halted with the canary done and the second target touched, and the way back of one server not possible.
+fn stuck(cannot: &'static str) -> Drive {
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match what {
+        What::Restore { server } if *server == name("ums3") => bad(Code::CommandFailed, Effect::Possible),
+        _ => good(what),
+    });
+    let both = [name("ums2"), name("ums3")];
+    assert_eq!(touched(&drive.state), both);
+    ask_back(&mut drive, &both, &mut |what, _| match what {
+        What::RestoreOwn { server, .. } if *server == name(cannot) => bad(Code::NoSafetyBackup, Effect::None),
+        _ => good(what),
+    });
+    drive
+}
+
+#[test]
+fn what_cannot_be_put_back_leaves_the_run_stuck_and_says_what_to_type() {
+    let drive = stuck("ums2");
+    let Standing::Halted(halt) = drive.state.standing() else { panic!("{:?}", drive.state.standing()) };
+    assert_eq!(halt.kind, HaltKind::Stuck);
+    let stuck_on = halt.stuck.clone().expect("a server");
+    let had = drive.state.plan().servers[&name("ums2")].baseline.local;
+    assert_eq!((stuck_on.server, stuck_on.had), (name("ums2"), had));
+    assert!(had.is_some());
+    let report = report(&drive);
+    assert_eq!((report.outcome, report.exit()), (Outcome::Stuck, Exit::NeedsOperator));
+    let run = "20261122t204512-7f3a9c";
+    let commands: Vec<&str> = report.next.iter().map(|advice| advice.command.as_str()).collect();
+    let cluster = &drive.state.plan().cluster;
+    assert_eq!(
+        commands,
+        [
+            &format!("umsid status {cluster} --raw"),
+            &format!("umsid resume {run}"),
+            &format!("umsid rollback {run} ums3"),
+            &format!("umsid rollback {run} --give-up"),
+            &format!("umsid runs show {run}"),
+        ]
+    );
+}
+
+#[test]
+fn one_server_that_is_stuck_keeps_no_other_from_being_put_back() {
+    let mut drive = stuck("ums2");
+    ask_back(&mut drive, &[name("ums3")], &mut |what, _| good(what));
+    assert!(matches!(drive.state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Partial));
+    assert_eq!(touched(&drive.state), [name("ums2")], "what is left is not forgotten");
+    // The way back of a server that is stuck after its restore is not forgotten either.
+    let restart = |what: &What| matches!(what, What::Restart { server } if *server == name("ums2"));
+    let broken = &mut |what: &What, _| {
+        if restart(what) { bad(Code::NotHealthy, Effect::Possible) } else { good(what) }
+    };
+    ask_back(&mut drive, &[name("ums2")], broken);
+    assert!(matches!(drive.state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Stuck));
+    assert_eq!(touched(&drive.state), [name("ums2")]);
+    drive.lease();
+    drive.drive(&mut |what, _| good(what));
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::RolledBack));
+}
+
+#[test]
+fn a_run_that_is_given_up_is_over_and_never_called_well() {
+    let mut drive = stuck("ums3");
+    let left = touched(&drive.state);
+    assert_eq!(left, [name("ums3")]);
+    drive.record(Event::GivenUp { by: "anna".into(), left });
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::GivenUp));
+    let given_up = report(&drive);
+    assert_eq!((given_up.outcome, given_up.exit()), (Outcome::GivenUp, Exit::NeedsOperator));
+    assert!(given_up.left_over.iter().any(|left| left.starts_with("ums3 ")), "{:?}", given_up.left_over);
+    assert!(drive.state.apply(&Event::Leased { epoch: 99, by: String::new() }).is_err());
+
+    let mut untouched = Drive::new(&Request::sync());
+    untouched.drive(&mut |what, _| match what {
+        What::Backup { .. } => bad(Code::CommandFailed, Effect::None),
+        _ => good(what),
+    });
+    untouched.record(Event::GivenUp { by: "anna".into(), left: Vec::new() });
+    assert_eq!(report(&untouched).exit(), Exit::Failed);
+}
+
+/// Who resumes a way back somebody asked for gets its exit code; a canary that was put back unasked stays a failure.
+#[test]
+fn a_way_back_that_was_asked_for_ends_well_when_it_is_resumed_too() {
+    let mut drive = stuck("ums2");
+    drive.lease();
+    drive.drive(&mut |what, _| good(what));
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::RolledBack));
+    assert_eq!(report(&drive).exit(), Exit::Success);
+
+    let mut drive = Drive::new(&Request::sync());
+    drive.drive(&mut |what, _| match what {
+        What::Verify { .. } | What::RestoreOwn { .. } => bad(Code::WrongIdentity, Effect::Possible),
+        _ => good(what),
+    });
+    assert!(matches!(drive.state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Stuck));
+    drive.lease();
+    drive.drive(&mut |what, _| good(what));
+    assert_eq!(*drive.state.standing(), Standing::Ended(Ending::RolledBack));
+    assert_eq!(report(&drive).exit(), Exit::Failed);
 }
 
 #[derive(Clone, Debug)]
@@ -483,6 +681,57 @@ fn fault() -> impl Strategy<Value = Fault> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// From wherever a run stands still there is a way back: with nothing wrong on it, every server is as it was. With
+    /// something wrong it stands still in turn, says which command to type, and lets others be put back, be resumed, and
+    /// be given up.
+    #[test]
+    fn from_any_standstill_there_is_a_way_back(
+        which in 0usize..10,
+        faults in prop::collection::vec(fault(), 0..40),
+        back in prop::collection::vec(fault(), 0..8),
+        some in prop::collection::vec(any::<bool>(), 4),
+    ) {
+        let answer = |what: &What, fault: Fault| match fault {
+            Fault::InSyncAlready if matches!(what, What::Recheck { .. }) => {
+                StepResult::Done { ums_ms: 0, yields: Yield::InSyncAlready, remarks: Vec::new() }
+            }
+            Fault::Fails(code) => bad(code, Effect::Possible),
+            Fault::Unknown => StepResult::Unknown { ums_ms: 0, finding: "who knows".into() },
+            Fault::None | Fault::InSyncAlready | Fault::CoordinatorDies => good(what),
+        };
+        let mut faults = faults.into_iter();
+        let mut drive = Drive::new(&requests()[which]);
+        drive.drive(&mut |what, _| answer(what, faults.next().unwrap_or(Fault::None)));
+        let mut back = back.into_iter();
+        for round in 0..20 {
+            let Standing::Halted(halt) = drive.state.standing().clone() else { break };
+            let shown = report(&drive);
+            prop_assert!(shown.next.iter().any(|advice| advice.command.starts_with("umsid resume ")));
+            // Who asked for some servers and got them is told of the others, and has what was asked for.
+            let got_it = halt.kind == HaltKind::Partial && drive.state.back_was_asked_for();
+            prop_assert_eq!(shown.exit() == Exit::Success, got_it);
+            if let Some(stuck) = &halt.stuck {
+                prop_assert_eq!(halt.kind, HaltKind::Stuck);
+                prop_assert!(touched(&drive.state).contains(&stuck.server));
+                prop_assert!(shown.next.iter().any(|advice| advice.command.ends_with(" --give-up")));
+                prop_assert_eq!(shown.exit(), Exit::NeedsOperator);
+            }
+            let mut given_up = drive.state.clone();
+            let end = Event::GivenUp { by: "anna".into(), left: touched(&given_up) };
+            prop_assert!(given_up.apply(&end).is_ok());
+            let all = touched(&drive.state);
+            let chosen = all.iter().zip(&some).filter(|(_, chosen)| round > 0 || **chosen);
+            let chosen: Vec<ServerName> = chosen.map(|(server, _)| server.clone()).collect();
+            let spoiled = back.len() > 0;
+            ask_back(&mut drive, &chosen, &mut |what, _| answer(what, back.next().unwrap_or(Fault::None)));
+            if !spoiled && chosen == all {
+                prop_assert_eq!(drive.state.standing(), &Standing::Ended(Ending::RolledBack));
+            }
+        }
+        prop_assert!(matches!(drive.state.standing(), Standing::Ended(_)), "{:?}", drive.state.standing());
+        prop_assert_eq!(&State::replay(drive.events.iter()).expect("replays"), &drive.state);
+    }
 
     /// Whatever fails and dies in whatever order: the run comes to an end it can name, its events replay to the same
     /// state from every prefix, nothing is restored without a safety backup, and no server but the canary before the

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Effect, UmsIds};
+use umsid_proto::model::{Effect, Inspection, Operation, UmsIds};
 
 use super::operation::{accept, prove_main, prove_own, told_before};
-use super::{End, Patience, Shift, deadline_in, done, failed, refusal};
+use super::{End, Patience, Shift, barred, deadline_in, done, failed, refusal, well};
 use crate::agents::AgentError;
 use crate::run::{State, StepResult, Yield, is_fence};
-use crate::survey::{Proof, Survey, SyncState, assess, take_again};
+use crate::survey::{Proof, SilenceKind, Survey, SyncState, assess, complaint, take_again};
 
 /// Between two looks at a server whose UMS ID is not yet what it should be.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ enum Look {
     NotYet,
     /// It cannot be told, but could before.
     Untold,
+    /// It was healthy after its restart, and is not.
+    Unwell,
 }
 
 /// Looks at a server until `judge` says that it is enough, or until the settle time has passed. Gives the last look, and
@@ -38,13 +40,13 @@ async fn look(
     state: &State,
     no: u32,
     server: &ServerName,
-    judge: impl Fn(&UmsIds) -> Look + Send,
-) -> Result<(UmsIds, u64), End> {
+    judge: impl Fn(&Inspection) -> Look + Send,
+) -> Result<(Inspection, u64), End> {
     let agent = shift.agent(server)?;
     let settle = Duration::from_secs(state.plan().request.settle_s);
     let begun = Instant::now();
     let mut patience = Patience::new(shift.pace.contact);
-    let mut ums_ms = 0;
+    let mut ums_ms = 0_u64;
     let mut limit = settle;
     loop {
         let deadline = deadline_in(limit.saturating_sub(begun.elapsed()));
@@ -52,31 +54,37 @@ async fn look(
         match agent.inspect(false).await {
             Ok(inspection) => {
                 patience.restore();
-                ums_ms += inspection.ums_ms;
-                let found = judge(&inspection.ums_ids);
-                limit =
-                    if found == Look::Untold { settle.max(UNTOLD.min(shift.pace.contact)) } else { settle };
+                ums_ms = ums_ms.saturating_add(inspection.ums_ms);
+                let found = judge(&inspection);
+                limit = match found {
+                    Look::Enough | Look::NotYet => settle,
+                    Look::Untold => settle.max(UNTOLD.min(shift.pace.contact)),
+                    Look::Unwell => settle.max(well::patience(shift)),
+                };
                 if found == Look::Enough || begun.elapsed() + BETWEEN_LOOKS > limit {
-                    return Ok((inspection.ums_ids, ums_ms));
+                    return Ok((inspection, ums_ms));
                 }
-                shift.doing(no, format!("waiting for {server} to show the UMS ID"), deadline);
+                let wanted = if found == Look::Unwell { "be healthy" } else { "show the UMS ID" };
+                shift.doing(no, format!("waiting for {server} to {wanted}"), deadline);
                 let wait = Instant::now();
                 tokio::select! {
                     () = shift.stop.cancelled() => return Err(End::Stopped),
                     () = tokio::time::sleep(BETWEEN_LOOKS) => {
-                        ums_ms += u64::try_from(wait.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        let waited = u64::try_from(wait.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        ums_ms = ums_ms.saturating_add(waited);
                     }
                 }
             }
             Err(AgentError::Failure(failure)) if is_fence(&failure) => return Err(End::Fenced(*failure)),
             Err(error) if error.is_transient() => patience.spend(shift, no, server, &error).await?,
-            Err(error) => return Err(failed(refusal(&error))),
+            Err(error) => return Err(barred(server, &error).unwrap_or_else(|| failed(refusal(&error)))),
         }
     }
 }
 
-fn judged(state: &State, server: &ServerName, proof: &Proof) -> Look {
+fn judged(state: &State, server: &ServerName, proof: &Proof, seen: &Inspection) -> Look {
     match proof {
+        _ if well::complaint_of(state, server, seen).is_some() => Look::Unwell,
         Proof::No(_) => Look::NotYet,
         Proof::Unknown(_) if told_before(state, Some(server)) => Look::Untold,
         Proof::Yes(_) | Proof::Unknown(_) => Look::Enough,
@@ -85,18 +93,67 @@ fn judged(state: &State, server: &ServerName, proof: &Proof) -> Look {
 
 /// Whether the first remedy was enough.
 pub(super) async fn recheck(shift: &Shift, state: &State, no: u32, server: &ServerName) -> Result<End, End> {
+    // A look taken again, because its result was lost with a coordinator, must not take the run's own deeds for the
+    // restart's.
+    if went_on(shift, no, server).await? {
+        return Ok(done(0, Yield::Nothing));
+    }
     let holds = |ids: &UmsIds| matches!(prove_main(shift, state, server, ids), Proof::Yes(_));
-    let judge = |ids: &UmsIds| if holds(ids) { Look::Enough } else { Look::NotYet };
-    let (ids, ums_ms) = look(shift, state, no, server, judge).await?;
-    let yields = if holds(&ids) { Yield::InSyncAlready } else { Yield::Nothing };
+    let judge = |seen: &Inspection| if holds(&seen.ums_ids) { Look::Enough } else { Look::NotYet };
+    let (seen, ums_ms) = look(shift, state, no, server, judge).await?;
+    let yields = if holds(&seen.ums_ids) { Yield::InSyncAlready } else { Yield::Nothing };
     Ok(done(ums_ms, yields))
+}
+
+/// Whether this run has saved or restored this server's UMS ID in a later step.
+async fn went_on(shift: &Shift, no: u32, server: &ServerName) -> Result<bool, End> {
+    let agent = shift.agent(server)?;
+    let mut patience = Patience::new(shift.pace.contact);
+    loop {
+        match agent.operations(Some(&shift.run)).await {
+            Ok(operations) => {
+                let later = |operation: &Operation| {
+                    operation.id.step > no && (operation.kind == "backup" || operation.is_restore())
+                };
+                return Ok(operations.iter().any(later));
+            }
+            Err(error) if error.is_transient() => patience.spend(shift, no, server, &error).await?,
+            Err(error) => return Err(failed(refusal(&error))),
+        }
+    }
 }
 
 /// Whether a target holds the Main UMS ID.
 pub(super) async fn verify(shift: &Shift, state: &State, no: u32, server: &ServerName) -> Result<End, End> {
-    let proof = |ids: &UmsIds| prove_main(shift, state, server, ids);
-    let (ids, ums_ms) = look(shift, state, no, server, |ids| judged(state, server, &proof(ids))).await?;
-    Ok(End::Result(accept(state, Some(server), proof(&ids), ums_ms, Vec::new())))
+    let mut end = verify_by(shift, state, no, server, |ids| prove_main(shift, state, server, ids)).await?;
+    if let End::Result(StepResult::Failed { failure, .. }) = &mut end
+        && failure.code == Code::WrongIdentity
+    {
+        failure.remedy = format!(
+            "the log of the UMS Server on {server} may tell what became of the restored one; `umsid resume` looks again and \
+             restores nothing again: `umsid rollback` goes back, and a new `umsid sync` begins anew"
+        );
+    }
+    Ok(end)
+}
+
+async fn verify_by(
+    shift: &Shift,
+    state: &State,
+    no: u32,
+    server: &ServerName,
+    proof: impl Fn(&UmsIds) -> Proof + Send + Sync,
+) -> Result<End, End> {
+    let judge = |seen: &Inspection| judged(state, server, &proof(&seen.ums_ids), seen);
+    let (seen, ums_ms) = look(shift, state, no, server, judge).await?;
+    let verified = accept(state, Some(server), proof(&seen.ums_ids), ums_ms, Vec::new());
+    Ok(End::Result(match (well::complaint_of(state, server, &seen), verified) {
+        (Some(complaint), StepResult::Done { .. }) => {
+            let failure = well::relapse(server, &complaint);
+            StepResult::Failed { ums_ms, failure, effect: Effect::Possible }
+        }
+        (_, verified) => verified,
+    }))
 }
 
 /// Whether a server holds the UMS ID it had before the run.
@@ -106,9 +163,7 @@ pub(super) async fn verify_own(
     no: u32,
     server: &ServerName,
 ) -> Result<End, End> {
-    let proof = |ids: &UmsIds| prove_own(shift, state, server, ids);
-    let (ids, ums_ms) = look(shift, state, no, server, |ids| judged(state, server, &proof(ids))).await?;
-    Ok(End::Result(accept(state, Some(server), proof(&ids), ums_ms, Vec::new())))
+    verify_by(shift, state, no, server, |ids| prove_own(shift, state, server, ids)).await
 }
 
 /// Asks all servers of the run, until every one has answered.
@@ -122,6 +177,10 @@ async fn survey(shift: &Shift, no: u32) -> Result<Survey, End> {
             answer.report.as_ref().err().filter(|_| asked).map(|silence| (server, silence))
         });
         let Some((server, silence)) = silent else { return Ok(survey) };
+        if matches!(silence.kind, SilenceKind::Certificate | SilenceKind::WrongServer) {
+            let failure = Failure::new(Code::Certificate, silence.causes.join(": ")).remedy(silence.remedy());
+            return Err(End::Barred { server: server.clone(), failure });
+        }
         let lost = AgentError::Lost { what: silence.causes.join(": ") };
         patience.spend(shift, no, server, &lost).await?;
     }
@@ -151,13 +210,42 @@ pub(super) async fn confirm_main(shift: &Arc<Shift>, state: &State, no: u32) -> 
     Ok(End::Result(StepResult::Failed { ums_ms: survey.ums_ms(), failure, effect: Effect::None }))
 }
 
-/// Whether every target is synchronized, and no other server has become worse.
+/// Whether every target is synchronized, no other server has become worse, and all are up.
 pub(super) async fn verify_cluster(shift: &Arc<Shift>, state: &State, no: u32) -> Result<End, End> {
-    let survey = survey(shift, no).await?;
+    let begun = Instant::now();
+    loop {
+        let survey = survey(shift, no).await?;
+        let left = well::patience(shift).saturating_sub(begun.elapsed());
+        let unwell = unwell(state, &survey);
+        if unwell.is_empty() || left.is_zero() {
+            return Ok(verified(state, shift, &survey, &unwell));
+        }
+        let who: Vec<&str> = unwell.iter().map(|(server, _)| server.as_str()).collect();
+        shift.doing(no, format!("waiting for {} to be healthy", who.join(", ")), deadline_in(left));
+        well::pause(shift, left).await?;
+    }
+}
+
+/// The servers that complain although they were healthy: after their restart, or, where they are no targets, before the
+/// run.
+fn unwell(state: &State, survey: &Survey) -> Vec<(ServerName, String)> {
+    let plan = state.plan();
+    let complains = |server: &ServerName| {
+        let seen = &survey.report(server)?.inspection;
+        let complaint = match plan.targets.contains(server) {
+            true => well::complaint_of(state, server, seen),
+            false => complaint(seen),
+        };
+        Some((server.clone(), complaint?))
+    };
+    plan.servers.keys().filter_map(complains).collect()
+}
+
+fn verified(state: &State, shift: &Shift, survey: &Survey, unwell: &[(ServerName, String)]) -> End {
     let plan = state.plan();
     let mut named = plan.named.clone();
     named.remembered = plan.main.as_ref().map(|main| main.server.clone());
-    let assessment = assess(&survey, &named);
+    let assessment = assess(survey, &named);
     let mut wrong = Vec::new();
     for (server, facts) in &plan.servers {
         let Some(report) = survey.report(server) else {
@@ -180,10 +268,12 @@ pub(super) async fn verify_cluster(shift: &Arc<Shift>, state: &State, no: u32) -
             wrong.push(format!("{server} was {}, is {now}: {why}", facts.state));
         }
     }
+    let code = if wrong.is_empty() { Code::NotHealthy } else { Code::WrongIdentity };
+    wrong.extend(unwell.iter().map(|(server, why)| format!("{server} is not healthy any more: {why}")));
     if wrong.is_empty() {
-        return Ok(done(survey.ums_ms(), Yield::Nothing));
+        return done(survey.ums_ms(), Yield::Nothing);
     }
-    let failure = Failure::new(Code::WrongIdentity, wrong.join("; "))
+    let failure = Failure::new(code, wrong.join("; "))
         .remedy("`umsid status` shows how the servers stand; `umsid resume` verifies again, `umsid rollback` goes back");
-    Ok(End::Result(StepResult::Failed { ums_ms: survey.ums_ms(), failure, effect: Effect::Possible }))
+    End::Result(StepResult::Failed { ums_ms: survey.ums_ms(), failure, effect: Effect::Possible })
 }

@@ -3,17 +3,24 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt as _;
+use umsid_common::fault;
 use umsid_common::name::{OperationId, ServerName};
 use umsid_common::seal::Recipient;
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Action, Effect, Handover, Outcome, RestoreSource, Success, Trouble, UmsIds};
+use umsid_proto::model::{
+    Action, Effect, Handover, Invalid, Outcome, RestoreSource, Success, Trouble, UmsIds,
+};
 
-use super::{End, Patience, Shift, chain, failed};
+use super::{End, Patience, Shift, barred, chain, failed, well};
 use crate::agents::{Agent, AgentError};
-use crate::plan::{Step, What};
+use crate::plan::{Purpose, RestartScope, Step, What};
 use crate::run::{State, StepResult, Yield, is_fence};
 use crate::survey::{Baseline, Proof, SyncState, prove};
+
+/// More than the longest operation ever tells, twice a second for six hours.
+const MOST_EVENTS: u32 = 50_000;
 
 /// Starts the operation, or takes it up again, and waits for its outcome.
 pub(super) async fn carry_out(
@@ -28,23 +35,32 @@ pub(super) async fn carry_out(
         Err(failure) => return Ok(failed(failure)),
     };
     let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
+    well::await_others(shift, state, step, attempt).await?;
     let agent = shift.agent(server)?;
     let mut patience = Patience::new(shift.pace.contact);
-    let mut watch = Watch { accepted: false, from_event: 0 };
+    let mut watch = Watch { accepted: false, from_event: 0, told: 0 };
+    // Whatever an agent says of its progress and its deadlines, there is an end to it.
+    let end = Instant::now() + shift.pace.operation;
     loop {
-        match follow(shift, agent, &id, &action, &mut watch, &mut patience).await {
+        let followed = timeout_at(end, follow(shift, agent, &id, &action, &mut watch, &mut patience)).await;
+        let Ok(followed) = followed else {
+            let why = format!("nothing within {:?} (--operation-timeout)", shift.pace.operation);
+            return Err(End::NoOutcome { server: server.clone(), why });
+        };
+        match followed {
             Ok(outcome) => return Ok(End::Result(judge(shift, state, &step.what, outcome))),
             Err(AgentError::Failure(failure)) if is_fence(&failure) => return Err(End::Fenced(*failure)),
             // Something else is going on there, of an earlier session or a recovery; it comes to its end.
             Err(error) if error.is_transient() || error.failure().is_some_and(|it| it.code == Code::Busy) => {
                 patience.spend(shift, step.no, server, &error).await?;
             }
+            Err(error) if let Some(end) = barred(server, &error) => return Err(end),
             // The agent's own no to a new operation is the one proof that nothing has happened.
             Err(AgentError::Failure(failure)) if !watch.accepted => {
                 return Ok(failed(*failure));
             }
             // Started perhaps, without an outcome: neither done nor failed.
-            Err(error) => return Err(End::OutOfReach { server: server.clone(), why: chain(&error) }),
+            Err(error) => return Err(End::NoOutcome { server: server.clone(), why: chain(&error) }),
         }
     }
 }
@@ -55,6 +71,8 @@ struct Watch {
     accepted: bool,
     /// The next event wanted.
     from_event: u64,
+    /// Events so far.
+    told: u32,
 }
 
 async fn follow(
@@ -71,13 +89,22 @@ async fn follow(
     })?;
     watch.accepted = true;
     patience.restore();
+    fault::moment(format_args!("operation {}.{} accepted", id.step, id.attempt));
     if let Some(outcome) = operation.outcome {
         return Ok(outcome);
     }
     let mut events = agent.watch(id, watch.from_event).await?;
     while let Some(event) = events.next().await {
         let event = event?;
-        watch.from_event = event.index + 1;
+        watch.told += 1;
+        if watch.told > MOST_EVENTS {
+            return Err(Invalid::new("events", "there is no end of them").into());
+        }
+        if event.what.is_err() && event.index < watch.from_event {
+            let why = format!("{} comes where {} was due", event.index, watch.from_event);
+            return Err(Invalid::new("event.index", why).into());
+        }
+        watch.from_event = event.index.saturating_add(1);
         match event.what {
             Ok(outcome) => return Ok(outcome),
             Err(phase) => shift.doing(id.step, phase.text, phase.deadline),
@@ -110,15 +137,18 @@ fn action(state: &State, what: &What) -> Result<Action, Failure> {
                 expected: main.fingerprint,
                 source_server: main.server.clone(),
                 safety_net: safety(server)?,
+                keeps_running: plan.request.restart == RestartScope::None,
             }
         }
-        What::RestoreOwn { server, .. } => {
+        What::RestoreOwn { server, purpose } => {
             let own = safety(server)?;
             Action::Restore {
                 source: RestoreSource::SafetyBackup(own),
                 expected: plan.servers.get(server).and_then(|facts| facts.baseline.local),
                 source_server: server.clone(),
                 safety_net: own,
+                // The way back restarts it.
+                keeps_running: *purpose == Purpose::Rehearsal,
             }
         }
         What::Discard { .. } => Action::Discard,
@@ -130,6 +160,12 @@ fn action(state: &State, what: &What) -> Result<Action, Failure> {
 fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepResult {
     let ums_ms = outcome.ums_ms;
     let done = |yields, remarks| StepResult::Done { ums_ms, yields, remarks };
+    if let Ok(success) = &outcome.result
+        && !is_of(what, success)
+    {
+        let finding = format!("its agent tells of something else than to {}", what.title());
+        return StepResult::Unknown { ums_ms, finding };
+    }
     match outcome.result {
         Ok(Success::BackedUp { digest, size, .. }) => done(Yield::Sealed(digest, size), Vec::new()),
         Ok(Success::Restored { ums_ids, remarks }) => {
@@ -166,6 +202,16 @@ fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepRes
         }
         Err(Trouble::Failed { failure, effect }) => StepResult::Failed { ums_ms, failure, effect },
         Err(Trouble::Unknown(finding)) => StepResult::Unknown { ums_ms, finding },
+    }
+}
+
+/// Whether this success is one of that kind of operation.
+fn is_of(what: &What, success: &Success) -> bool {
+    match success {
+        Success::BackedUp { .. } => matches!(what, What::Backup { .. } | What::SafetyBackup { .. }),
+        Success::Restored { .. } => matches!(what, What::Restore { .. } | What::RestoreOwn { .. }),
+        Success::Restarted { .. } => matches!(what, What::Restart { .. }),
+        Success::Discarded { .. } => matches!(what, What::Discard { .. }),
     }
 }
 

@@ -14,7 +14,6 @@ mod place;
 mod backups;
 mod certificates;
 mod cluster;
-mod disk;
 mod main_server;
 mod programs;
 mod return_trip;
@@ -59,17 +58,6 @@ fn says(ran: &Ran, what: &[&str]) {
 
 fn agent_dir(place: &Place, server: &str) -> PathBuf {
     place.dir.path().join(format!("agent-{server}"))
-}
-
-/// Changes an agent's configuration and starts it again.
-fn reconfigure(place: &Place, server: &str, change: impl FnOnce(&str) -> String) {
-    let path = agent_dir(place, server).join("agent.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let changed = change(&text);
-    assert_ne!(changed, text, "nothing to change");
-    durable::replace(&path, changed.as_bytes(), Access::Private).unwrap();
-    place.kill_agent(server);
-    place.start_agent(server);
 }
 
 /// Changes the inventory as a person with an editor would.

@@ -3,7 +3,7 @@
 use umsid_testkit::wait_for_blocking;
 
 use crate::place::{Place, SOON};
-use crate::{SYNC, reconfigure, refused, refused_before_a_run, says};
+use crate::{SYNC, refused, refused_before_a_run, says};
 
 fn with_short_timeouts(text: &str) -> String {
     text.replace("list = \"20s\"", "list = \"400ms\"").replace("backup = \"20s\"", "backup = \"400ms\"")
@@ -13,7 +13,7 @@ fn with_short_timeouts(text: &str) -> String {
 #[test]
 fn without_umsadmin_cli_a_server_is_unknown_and_says_so() {
     let place = Place::broken(&["ums2"]);
-    reconfigure(&place, "ums2", |text| {
+    place.reconfigure("ums2", |text| {
         let cli = place.lab.server("ums2").unwrap().umsadmin_cli.to_str().unwrap();
         text.replace(&format!("\"{cli}\""), "\"/nonexistent/umsadmin-cli\"")
     });
@@ -27,7 +27,7 @@ fn without_umsadmin_cli_a_server_is_unknown_and_says_so() {
 #[test]
 fn a_list_that_hangs_or_floods_is_ended_and_leaves_the_server_unknown() {
     let place = Place::broken(&["ums2"]);
-    reconfigure(&place, "ums2", with_short_timeouts);
+    place.reconfigure("ums2", with_short_timeouts);
     let servers = place.lab.processes().len();
     for (key, why) in [("hang", "did not end within"), ("flood", "printed more than")] {
         place.lab.set("ums2", key, "list").unwrap();
@@ -43,7 +43,7 @@ fn a_list_that_hangs_or_floods_is_ended_and_leaves_the_server_unknown() {
 #[test]
 fn a_backup_that_hangs_fails_or_does_nothing_halts_before_anything_is_restored() {
     let place = Place::broken(&["ums2", "ums3"]);
-    reconfigure(&place, "ums1", with_short_timeouts);
+    place.reconfigure("ums1", with_short_timeouts);
     let cases = [
         ("hang", "did not end within", "licensing backup"),
         ("fails", "ended with status 1", "java.lang.NullPointerException"),
@@ -92,7 +92,7 @@ fn a_restore_that_only_says_success_is_none() {
 #[test]
 fn a_main_server_without_umsadmin_cli_is_no_source() {
     let place = Place::broken(&["ums2"]);
-    reconfigure(&place, "ums1", |text| {
+    place.reconfigure("ums1", |text| {
         let cli = place.lab.server("ums1").unwrap().umsadmin_cli.to_str().unwrap();
         text.replace(&format!("\"{cli}\""), "\"/nonexistent/umsadmin-cli\"")
     });

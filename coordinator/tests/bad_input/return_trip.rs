@@ -3,8 +3,8 @@
 use serde_json::Value;
 use umsid_lab::Truth;
 
+use crate::SYNC;
 use crate::place::{Place, Watched};
-use crate::{SYNC, reconfigure};
 
 /// The canary runs with its own UMS ID again, and of the others not even a process has changed.
 #[track_caller]
@@ -50,7 +50,7 @@ fn a_restore_that_gives_another_ums_id_than_mains_is_put_back() {
 #[test]
 fn a_server_that_does_not_come_back_is_put_back() {
     let place = Place::broken(&["ums2", "ums3"]);
-    reconfigure(&place, "ums3", |text| text.replace("deadline = \"20s\"", "deadline = \"1500ms\""));
+    place.reconfigure("ums3", |text| text.replace("deadline = \"20s\"", "deadline = \"1500ms\""));
     let before = place.lab.truth().unwrap();
     place.lab.set("ums3", "start", "never").unwrap();
     let mut umsid = place.watch(&SYNC);

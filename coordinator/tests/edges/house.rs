@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use umsid_agent::enroll::{EnrolError, Enrolling, Options};
 use umsid_agent::server::StartError;
 use umsid_agent::state::{Enrolment, StateError};
-use umsid_agent::ums::{Failed, Findings, Restart, Running as Program, Tell, Ums};
+use umsid_agent::ums::{Failed, Findings, Previous, Restart, Running as Program, Started, Tell, Ums};
 use umsid_agent::{Agent, Config};
 use umsid_common::digest::Fingerprint;
 use umsid_proto::model::{Health, HealthStatus, Service, ServiceProcess, ServiceStatus, UmsIds};
@@ -73,6 +73,20 @@ impl House {
 
     pub(crate) fn umsid(&self, args: &[&str]) -> Ran {
         self.umsid_reading("", args)
+    }
+
+    /// Ended by force after this time, which fails the test.
+    pub(crate) fn umsid_within(&self, limit: Duration, args: &[&str]) -> Ran {
+        let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_umsid"))
+            .env("UMSID_STATE_DIR", self.state())
+            .args(args)
+            .timeout(limit)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let (out, err) = (text(output.stdout), text(output.stderr));
+        let exit = output.status.code().unwrap_or_else(|| panic!("{args:?} went on too long:\n{out}\n{err}"));
+        Ran { exit, out, err }
     }
 
     /// With something on standard input.
@@ -138,6 +152,10 @@ impl Host {
 
     pub(crate) fn address(&self) -> String {
         self.config.listen.to_string()
+    }
+
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.config.state_dir
     }
 
     /// A file on this host.
@@ -241,6 +259,10 @@ impl Ums for FakeUms {
         }
     }
 
+    async fn version(&self) -> Option<String> {
+        Some("12.09.110".into())
+    }
+
     async fn ids(&self) -> UmsIds {
         self.0.clone()
     }
@@ -253,7 +275,7 @@ impl Ums for FakeUms {
         &self,
         _file: &Path,
         _password: &SecretString,
-        _started: &(dyn Fn(Program) + Send + Sync),
+        _started: Started<'_>,
         _tell: Tell<'_>,
     ) -> Result<Vec<String>, Failed> {
         unreachable!("{UNCALLED}")
@@ -262,7 +284,7 @@ impl Ums for FakeUms {
     async fn restart(
         &self,
         _deadline: Option<Duration>,
-        _started: &(dyn Fn(Program) + Send + Sync),
+        _started: Started<'_>,
         _tell: Tell<'_>,
     ) -> Result<Restart, Failed> {
         unreachable!("{UNCALLED}")
@@ -270,10 +292,14 @@ impl Ums for FakeUms {
 
     async fn await_restarted(
         &self,
-        _before: Option<ServiceProcess>,
+        _before: Previous,
         _deadline: Option<Duration>,
         _tell: Tell<'_>,
     ) -> Result<Restart, Failed> {
+        unreachable!("{UNCALLED}")
+    }
+
+    fn is_good(&self, _status: HealthStatus) -> bool {
         unreachable!("{UNCALLED}")
     }
 
@@ -284,6 +310,14 @@ impl Ums for FakeUms {
             process: Some(ServiceProcess { pid: 1, started: Timestamp::UNIX_EPOCH }),
             detail: String::new(),
         }
+    }
+
+    async fn at_work(&self, _mark: &str) -> bool {
+        unreachable!("{UNCALLED}")
+    }
+
+    async fn is_running(&self, _program: Program) -> bool {
+        unreachable!("{UNCALLED}")
     }
 
     async fn await_end(&self, _program: Program, _deadline: Duration) {}

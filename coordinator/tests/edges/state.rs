@@ -138,3 +138,34 @@ fn a_full_standard_output_is_named() {
     assert_eq!(ended.status.code(), Some(1));
     assert!(said.contains("cannot write to standard output") && said.contains("No space left"), "{said}");
 }
+
+#[test]
+fn shells_and_manual_pages_know_every_command() {
+    let house = House::empty();
+    let help = house.umsid(&["--help"]).exits(0).out;
+    let (_, list) = help.split_once("Commands:").unwrap();
+    let commands: Vec<&str> = list
+        .lines()
+        .take_while(|line| !line.starts_with("Options:"))
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(' '))
+        .filter_map(|(command, _)| (!command.is_empty() && command != "help").then_some(command))
+        .collect();
+    assert!(commands.len() > 14, "{commands:?}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = house.umsid(&["completions", shell]).exits(0).out;
+        for command in &commands {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+    house.umsid(&["completions", "tcsh"]).exits(2).says("bash");
+    let pages = house.dir.path().join("man");
+    std::fs::create_dir(&pages).unwrap();
+    house.umsid(&["man", pages.to_str().unwrap()]).exits(0);
+    for command in &commands {
+        let page = std::fs::read_to_string(pages.join(format!("umsid-{command}.1"))).unwrap();
+        assert!(page.contains("SYNOPSIS"), "{page}");
+    }
+    // Of what is of no use to a person there is none.
+    assert!(!pages.join("umsid-man.1").exists());
+    house.umsid(&["man", "/nowhere"]).exits(1).says("the pages cannot be written");
+}

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use umsid_common::durable::{self, Access};
 use umsid_lab::{Lab, Options};
 use umsid_testkit::{scratch, wait_for_blocking};
 
@@ -48,11 +51,21 @@ pub(crate) struct Wanted {
     pub(crate) ums: String,
     /// Whether the agents are enrolled and run.
     pub(crate) agents: bool,
+    /// Servers whose agents are elsewhere than on the loopback of this machine.
+    pub(crate) hosts: BTreeMap<String, Host>,
+}
+
+/// A host with a network of its own.
+pub(crate) struct Host {
+    /// Where the agent listens.
+    pub(crate) listen: SocketAddr,
+    /// The network namespace everything of this host runs in.
+    pub(crate) network: PathBuf,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { lab: Options::default(), ums: String::new(), agents: true }
+        Self { lab: Options::default(), ums: String::new(), agents: true, hosts: BTreeMap::new() }
     }
 }
 
@@ -71,32 +84,49 @@ impl Place {
 
     /// As wanted.
     pub(crate) fn with(wanted: Wanted) -> Self {
-        let Wanted { lab, ums, agents } = wanted;
+        let Wanted { lab, ums, agents, hosts } = wanted;
         let lab = Lab::up(&lab).unwrap();
         let place = Self { lab, agents: RefCell::default(), dir: scratch() };
         place.umsid(&["init", "--name", "test"]).exits(0);
         for server in place.lab.servers().to_vec() {
-            place.configure(&server, &ums);
+            place.configure(&server, &ums, hosts.get(&server.name));
         }
         if agents {
-            std::thread::scope(|scope| {
-                for server in place.lab.servers() {
-                    let (dir, name, site) = (place.dir.path(), &server.name, &server.site);
-                    scope.spawn(move || enrol(dir, name, site));
-                }
-            });
-            for server in place.lab.servers() {
-                place.start_agent(&server.name);
-            }
+            place.enrol_agents();
         }
         place
     }
 
-    fn configure(&self, server: &umsid_lab::Server, ums: &str) {
+    /// Enrols and starts the agent of every server.
+    pub(crate) fn enrol_agents(&self) {
+        std::thread::scope(|scope| {
+            for server in self.lab.servers() {
+                let (dir, name, site) = (self.dir.path(), &server.name, &server.site);
+                scope.spawn(move || enrol(dir, name, site));
+            }
+        });
+        for server in self.lab.servers() {
+            self.start_agent(&server.name);
+        }
+    }
+
+    /// Enrols a server again, whose agent does not run.
+    pub(crate) fn enrol_again(&self, server: &str) {
+        let (place, site) = (self.dir.path(), &self.lab.server(server).unwrap().site);
+        enrol_with(&self.state(), CLUSTER, place, server, site, &["--again"]);
+    }
+
+    fn configure(&self, server: &umsid_lab::Server, ums: &str, host: Option<&Host>) {
         let dir = agent_dir(self.dir.path(), &server.name);
         std::fs::create_dir(&dir).unwrap();
-        let mut text =
-            format!("listen = \"127.0.0.1:{}\"\nstate_dir = {:?}\n\n[ums]\n", free_port(), dir.join("state"));
+        if let Some(host) = host {
+            // For whoever starts a program of this host.
+            let network = format!("--net={}", host.network.display());
+            durable::replace(&dir.join("network"), network.as_bytes(), Access::Private).unwrap();
+        }
+        let listen =
+            host.map_or_else(|| format!("127.0.0.1:{}", free_port()), |host| host.listen.to_string());
+        let mut text = format!("listen = {listen:?}\nstate_dir = {:?}\n\n[ums]\n", dir.join("state"));
         let _ = writeln!(text, "umsadmin_cli = {:?}", server.umsadmin_cli);
         let _ = writeln!(text, "install_dir = {:?}", server.install_dir);
         let _ = writeln!(text, "health_url = \"https://127.0.0.1:{}\"", server.https_port);
@@ -135,25 +165,122 @@ impl Place {
 
     /// Runs `umsid` with another state directory.
     pub(crate) fn umsid_of(&self, state: &Path, arguments: &[&str]) -> Ran {
-        umsid(state, arguments)
+        umsid(state, &[], arguments)
+    }
+
+    /// Starts an `umsid` with this put into its environment, and lets it go: `-o json` is not added.
+    pub(crate) fn begin(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Begun {
+        Begun::new(&self.state(), environment, arguments)
     }
 
     /// Begins an `umsid` that is watched: `-o json` is added, and every line of its output is an event.
     pub(crate) fn watch(&self, arguments: &[&str]) -> Watched {
-        Watched::begin(&self.state(), arguments)
+        self.watch_with(&[], arguments)
+    }
+
+    /// The same with another state directory.
+    pub(crate) fn watch_of(&self, state: &Path, arguments: &[&str]) -> Watched {
+        Watched::begin(state, &[], arguments)
+    }
+
+    /// The same with this put into its environment.
+    pub(crate) fn watch_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Watched {
+        Watched::begin(&self.state(), environment, arguments)
     }
 
     /// Starts the agent of a server and waits until it listens.
     pub(crate) fn start_agent(&self, server: &str) {
-        let agent = Agent::start(self.dir.path(), server);
+        self.start_agent_with(server, &[]);
+    }
+
+    /// The same with this put into its environment.
+    pub(crate) fn start_agent_with(&self, server: &str, environment: &[(&str, &str)]) {
+        let agent = Agent::start(self.dir.path(), server, environment);
         self.agents.borrow_mut().insert(server.to_owned(), agent);
+    }
+
+    /// The process id of a server's agent.
+    pub(crate) fn agent_pid(&self, server: &str) -> u32 {
+        self.agents.borrow()[server].0.id()
+    }
+
+    /// Whether the agent of a server that was started has ended by itself since.
+    pub(crate) fn agent_died(&self, server: &str) -> bool {
+        let mut agents = self.agents.borrow_mut();
+        let agent = agents.get_mut(server).expect("this agent was started");
+        agent.0.try_wait().unwrap().is_some()
+    }
+
+    /// Divides a server's agent from now on: what has the network runs as this user, without rights, and the helper is
+    /// root's. Needs root.
+    pub(crate) fn divide(&self, server: &str, user: u32) -> Helper {
+        self.kill_agent(server);
+        let dir = self.agent_dir(server);
+        for open in [self.dir.path(), &dir] {
+            std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o711)).unwrap();
+        }
+        std::fs::set_permissions(dir.join("agent.toml"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        give(&dir.join("state"), user);
+        std::fs::create_dir(dir.join("helper")).unwrap();
+        std::fs::set_permissions(dir.join("helper"), std::fs::Permissions::from_mode(0o711)).unwrap();
+        // Where it was built is perhaps not for everybody to see.
+        std::fs::copy(agent_program(), dir.join("umsid-agent")).unwrap();
+        let helper = Helper::start(&dir, server);
+        self.start_agent(server);
+        helper
+    }
+
+    /// What a helper says that cannot listen there.
+    pub(crate) fn helper_listens_at(&self, server: &str, socket: &Path) -> String {
+        let dir = self.agent_dir(server);
+        let output = command(&agent_program().with_file_name("umsid-helper"))
+            .arg("--config")
+            .arg(dir.join("agent.toml"))
+            .arg("--socket")
+            .arg(socket)
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "it runs");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// What the agent of a divided one says when another user than its own starts it.
+    pub(crate) fn runs_as(&self, user: u32, server: &str, socket: &Path) -> String {
+        let dir = self.agent_dir(server);
+        let output = command(&dir.join("umsid-agent"))
+            .arg("--config")
+            .arg(dir.join("agent.toml"))
+            .arg("run")
+            .arg("--helper")
+            .arg(socket)
+            .uid(user)
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "it runs");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Where a server's agent has its configuration, its state and its log.
+    pub(crate) fn agent_dir(&self, server: &str) -> PathBuf {
+        agent_dir(self.dir.path(), server)
     }
 
     /// Enrols and starts the agent of a server of another place, one without agents, into another cluster of this one's
     /// coordinator.
     pub(crate) fn adopt(&self, other: &Self, server: &str, cluster: &str) {
-        enrol_with(&self.state(), cluster, other.dir.path(), server, "elsewhere");
+        enrol_with(&self.state(), cluster, other.dir.path(), server, "elsewhere", &[]);
         other.start_agent(server);
+    }
+
+    /// Changes an agent's configuration and starts it again.
+    pub(crate) fn reconfigure(&self, server: &str, change: impl FnOnce(&str) -> String) {
+        let path = self.agent_dir(server).join("agent.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let changed = change(&text);
+        assert_ne!(changed, text, "nothing to change");
+        durable::replace(&path, changed.as_bytes(), Access::Private).unwrap();
+        self.kill_agent(server);
+        self.start_agent(server);
     }
 
     /// Kills the agent of a server, as a crash would; what it had started goes on.
@@ -212,15 +339,16 @@ fn address(place: &Path, server: &str) -> String {
 
 /// As an administrator does it: the code the agent prints is given to `umsid enroll`.
 fn enrol(place: &Path, server: &str, site: &str) {
-    enrol_with(&place.join("state"), CLUSTER, place, server, site);
+    enrol_with(&place.join("state"), CLUSTER, place, server, site, &[]);
 }
 
-fn enrol_with(state: &Path, cluster: &str, place: &Path, server: &str, site: &str) {
+fn enrol_with(state: &Path, cluster: &str, place: &Path, server: &str, site: &str, how: &[&str]) {
     let config = agent_dir(place, server).join("agent.toml");
-    let mut agent = command(&agent_program())
+    let mut agent = on_host(place, server, &agent_program())
         .arg("--config")
         .arg(config)
         .arg("enroll")
+        .args(how)
         .stdout(Stdio::piped())
         .stderr(log(place, server))
         .spawn()
@@ -230,7 +358,7 @@ fn enrol_with(state: &Path, cluster: &str, place: &Path, server: &str, site: &st
     let address = address(place, server);
     let arguments =
         ["enroll", &address, "--name", server, "--site", site, "--cluster", cluster, "--code", code.trim()];
-    umsid(state, &arguments).exits(0);
+    umsid(state, &[], &arguments).exits(0);
     let status = wait_for_blocking("the agent to be enrolled", SOON, || agent.try_wait().unwrap());
     assert!(status.success(), "{status}");
 }
@@ -241,9 +369,10 @@ fn log(place: &Path, server: &str) -> Stdio {
     std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().into()
 }
 
-fn umsid(state: &Path, arguments: &[&str]) -> Ran {
+fn umsid(state: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
     let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_umsid"))
         .env("UMSID_STATE_DIR", state)
+        .envs(environment.iter().copied())
         .args(arguments)
         .timeout(SOON * 2)
         .output()
@@ -255,6 +384,17 @@ fn umsid(state: &Path, arguments: &[&str]) -> Ran {
 #[expect(clippy::disallowed_methods, reason = "tests start the programs under test; exec.rs is one of them")]
 fn command(program: &Path) -> std::process::Command {
     std::process::Command::new(program)
+}
+
+/// A program as it runs on a server's host: in its network, if it has one of its own.
+fn on_host(place: &Path, server: &str, program: &Path) -> std::process::Command {
+    let Ok(network) = std::fs::read_to_string(agent_dir(place, server).join("network")) else {
+        return command(program);
+    };
+    // It becomes the program: the process id is that one's.
+    let mut nsenter = command(Path::new("nsenter"));
+    nsenter.arg(network).arg(program);
+    nsenter
 }
 
 /// The agent's program, built if need be: `cargo test -p umsid` builds its library only.
@@ -287,10 +427,12 @@ fn is_current(program: &Path) -> bool {
     true
 }
 
+/// The agent's own tests bring its program with them, and in a test of the whole workspace nothing it stands on is built with
+/// other features than before.
 fn build_agent(directory: &Path) {
     let mut cargo = command(Path::new(option_env!("CARGO").unwrap_or("cargo")));
-    cargo.args(["build", "--quiet", "--package", "umsid-agent", "--bins", "--manifest-path"]);
-    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    cargo.args(["test", "--quiet", "--no-run", "--workspace", "--test", "ums_config", "--manifest-path"]);
+    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     if directory.ends_with("release") {
         cargo.arg("--release");
     }
@@ -373,12 +515,21 @@ impl Ran {
 struct Agent(Child);
 
 impl Agent {
-    fn start(place: &Path, server: &str) -> Self {
-        let config = agent_dir(place, server).join("agent.toml");
-        let child = command(&agent_program())
-            .arg("--config")
-            .arg(config)
-            .arg("run")
+    fn start(place: &Path, server: &str, environment: &[(&str, &str)]) -> Self {
+        let dir = agent_dir(place, server);
+        let helper = dir.join("helper");
+        // One whose state is another user's has no rights: it runs as that user, and has a helper.
+        let owner = std::fs::metadata(dir.join("state")).unwrap().uid();
+        let mut agent = match helper.exists() {
+            true => command(&dir.join("umsid-agent")),
+            false => on_host(place, server, &agent_program()),
+        };
+        agent.arg("--config").arg(dir.join("agent.toml")).arg("run");
+        if helper.exists() {
+            agent.uid(owner).arg("--helper").arg(helper.join("socket"));
+        }
+        let child = agent
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(log(place, server))
             .spawn()
@@ -401,6 +552,121 @@ impl Drop for Agent {
     }
 }
 
+/// The half of an agent that has the rights.
+pub(crate) struct Helper {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Helper {
+    fn start(dir: &Path, server: &str) -> Self {
+        let place = dir.parent().expect("an agent's directory is in its place");
+        let child = command(&agent_program().with_file_name("umsid-helper"))
+            .arg("--config")
+            .arg(dir.join("agent.toml"))
+            .arg("--state-dir")
+            .arg(dir.join("helper/state"))
+            .arg("--socket")
+            .arg(dir.join("helper/socket"))
+            .stdout(Stdio::null())
+            .stderr(log(place, server))
+            .spawn()
+            .unwrap();
+        let mut helper = Self { child, dir: dir.to_owned() };
+        wait_for_blocking("the helper to listen", SOON, || {
+            assert_eq!(helper.child.try_wait().unwrap(), None, "the helper of {server} ended");
+            std::os::unix::net::UnixStream::connect(helper.socket()).ok()
+        });
+        helper
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("helper/socket")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, and starts another.
+    pub(crate) fn dies_and_comes_back(&mut self, server: &str) {
+        self.dies();
+        *self = Self::start(&self.dir, server);
+    }
+
+    /// Ends it at once.
+    pub(crate) fn dies(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // One that ended already needs no end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes a directory another user's, with all that is in it.
+fn give(path: &Path, user: u32) {
+    std::os::unix::fs::lchown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), user);
+        }
+    }
+}
+
+/// An `umsid` at work that writes into files.
+pub(crate) struct Begun {
+    child: Child,
+    output: TempDir,
+}
+
+impl Begun {
+    fn new(state: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let output = scratch();
+        let file = |name| std::fs::File::create(output.path().join(name)).unwrap();
+        let child = command(Path::new(env!("CARGO_BIN_EXE_umsid")))
+            .env("UMSID_STATE_DIR", state)
+            .envs(environment.iter().copied())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .spawn()
+            .unwrap();
+        Self { child, output }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// What it has said so far; its exit code if it has ended, and not by a signal.
+    pub(crate) fn said(&mut self) -> Ran {
+        let text = |name| std::fs::read_to_string(self.output.path().join(name)).unwrap_or_default();
+        let (out, err) = (text("out"), text("err"));
+        Ran { exit: self.ended().and_then(|status| status.code()), out, err }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // One that ended already needs no end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// An `umsid` at work, watched by its events.
 pub(crate) struct Watched {
     child: Child,
@@ -412,11 +678,12 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    fn begin(state: &Path, arguments: &[&str]) -> Self {
+    fn begin(state: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let scratch = scratch();
         let errors = scratch.path().join("stderr");
         let mut child = command(Path::new(env!("CARGO_BIN_EXE_umsid")))
             .env("UMSID_STATE_DIR", state)
+            .envs(environment.iter().copied())
             .args(arguments)
             .args(["-o", "json"])
             .stdin(Stdio::null())
@@ -434,6 +701,11 @@ impl Watched {
             }
         });
         Self { child, events, seen: Vec::new(), errors, _scratch: scratch }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it said on standard error so far.

@@ -91,3 +91,62 @@ fn a_halted_run_is_rolled_back() {
     place.umsid(&["status"]).exits(3);
     place.never_created();
 }
+
+/// Where a restore stops the UMS Server, no restart follows a rehearsal that would start it.
+#[test]
+fn a_rehearsal_leaves_the_server_running_whatever_comes_after_it() {
+    for restore in ["stops-server", "needs-stopped"] {
+        let place = Place::broken(&["ums2", "ums3"]);
+        let (own, starts) = (place.fingerprint("ums3"), place.starts());
+        place.lab.set("ums3", "restore", restore).unwrap();
+        place.lab.set("ums1", "fails", "backup").unwrap();
+        let halted = place.umsid(&[&SYNC[..], &["--rehearse", "-o", "json"]].concat()).exits(1).report();
+        assert_eq!(halted["outcome"], "halted", "{halted:#}");
+        runs_as_before(&place, &own);
+        place
+            .umsid(&["rollback", halted["run"].as_str().unwrap(), "--yes"])
+            .exits(0)
+            .says("restored nothing");
+        runs_as_before(&place, &own);
+        assert_eq!(place.starts(), [starts[0], starts[1], starts[2] + 1], "{restore}");
+    }
+}
+
+/// Nor does one follow where none is wanted.
+#[test]
+fn who_restarts_nothing_leaves_no_server_stopped() {
+    for restore in ["stops-server", "needs-stopped"] {
+        let place = Place::broken(&["ums2", "ums3"]);
+        let (main, starts) = (place.fingerprint("ums1"), place.starts());
+        place.lab.set("ums3", "restore", restore).unwrap();
+        place.umsid(&[&SYNC[..], &["--restart", "none"]].concat()).exits(3);
+        runs_as_before(&place, &main);
+        assert_eq!(place.starts(), [starts[0], starts[1], starts[2] + 1], "{restore}");
+    }
+}
+
+/// Whoever repeats the rehearsal finds the UMS Server stopped already.
+#[test]
+fn a_rehearsal_whose_agent_dies_leaves_the_server_running() {
+    let place = Place::broken(&["ums2", "ums3"]);
+    let own = place.fingerprint("ums3");
+    place.lab.set_many(&["ums3"], &[("restore", "needs-stopped"), ("stop_ms", "500")]).unwrap();
+    place.lab.set("ums1", "fails", "backup").unwrap();
+    let mut umsid = place.watch(&[&SYNC[..], &["--rehearse"]].concat());
+    umsid.until("the stop of ums3", |event| {
+        event["server"] == "ums3" && event["what"].as_str().is_some_and(|what| what.starts_with("stopping"))
+    });
+    place.kill_agent("ums3");
+    place.start_agent("ums3");
+    let halted = umsid.ends(1);
+    assert_eq!(halted["outcome"], "halted", "{halted:#}");
+    assert!(halted["failures"][0].to_string().contains("licensing backup"), "{halted:#}");
+    runs_as_before(&place, &own);
+}
+
+#[track_caller]
+fn runs_as_before(place: &Place, own: &String) {
+    let truth = place.lab.truth().unwrap();
+    let server = truth.server("ums3").unwrap();
+    assert_eq!((&server.fingerprint, server.running_fingerprint.as_ref()), (own, Some(own)));
+}

@@ -1,6 +1,6 @@
 //! Whatever dies on the way, the run goes on and ends synchronized, and nothing is done twice.
 
-use crate::place::{CLUSTER, Place};
+use crate::place::{CLUSTER, Place, SOON};
 
 const SYNC: [&str; 5] = ["sync", CLUSTER, "--yes", "--settle", "0"];
 
@@ -54,6 +54,18 @@ fn umsid_killed_while_the_last_target_is_restarted() {
 }
 
 #[test]
+fn an_agent_that_dies_while_it_is_asked_how_things_stand_is_asked_again() {
+    let place = Place::new();
+    place.kill_agent("ums2");
+    place.start_agent_with("ums2", &[("UMSID_FAULT", "abort@inspected")]);
+    let mut status = place.begin(&[], &["status"]);
+    umsid_testkit::wait_for_blocking("the agent to die", SOON, || place.agent_died("ums2").then_some(()));
+    place.start_agent("ums2");
+    umsid_testkit::wait_for_blocking("status to end", SOON, || status.ended());
+    status.said().exits(0);
+}
+
+#[test]
 fn an_agent_killed_during_a_restore_and_started_again() {
     let place = Place::broken(&["ums2", "ums3"]);
     place.lab.set("ums3", "restore_delay_ms", "1500").unwrap();
@@ -69,6 +81,28 @@ fn an_agent_killed_during_a_restore_and_started_again() {
     let report = umsid.ends(0);
     assert_eq!(report["outcome"], "synchronized", "{report:#}");
     place.is_well();
+}
+
+/// The agent that comes back has asked `umsadmin-cli` nothing yet, and waits for the UMS Server where it is all the same.
+#[test]
+fn an_agent_killed_during_the_restart_of_a_ums_server_on_a_port_it_had_to_find_out() {
+    let place = Place::broken(&["ums2", "ums3"]);
+    let not_told = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with("health_url"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    place.reconfigure("ums3", not_told);
+    place.lab.set("ums3", "stop_ms", "500").unwrap();
+    let mut umsid = place.watch(&SYNC);
+    umsid.until("the restart on ums3", |event| {
+        event["server"] == "ums3" && event["what"].as_str().is_some_and(|what| what.starts_with("restarting"))
+    });
+    place.kill_agent("ums3");
+    place.start_agent("ums3");
+    let report = umsid.ends(0);
+    assert_eq!(report["outcome"], "synchronized", "{report:#}");
+    place.is_well();
+    assert_eq!(place.calls("ums3", "igelRMserver restart"), 1, "it had been restarted");
 }
 
 #[cfg(unix)]

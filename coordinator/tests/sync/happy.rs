@@ -134,3 +134,20 @@ fn restart_backup_and_the_list_of_runs() {
     place.umsid(&["runs", "show", "nothing"]).exits(2).says("there is no run `nothing`");
     place.never_created();
 }
+
+/// It holds the Main UMS ID, and is not in use: that is no success.
+#[test]
+fn where_there_is_nothing_to_do_but_a_server_is_down_that_is_said() {
+    let place = Place::new();
+    let script = place.lab.server("ums2").unwrap().init_script.clone();
+    assert_cmd::Command::new(script).arg("stop").assert().success();
+    let starts = place.starts();
+    place
+        .umsid(&["sync", "--yes"])
+        .exits(1)
+        .says("ums2 is not healthy: its UMS Server is stopped")
+        .says("umsid restart --only ums2");
+    assert_eq!(place.starts(), starts);
+    place.umsid(&["restart", "--only", "ums2", "--yes"]).exits(0);
+    place.umsid(&["sync", "--yes"]).exits(0);
+}

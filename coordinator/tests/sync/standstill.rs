@@ -1,6 +1,6 @@
 //! What happens while a run stands still, or cannot see.
 
-use crate::place::{CLUSTER, Place};
+use crate::place::{CLUSTER, Place, SOON};
 use crate::refusals::copy;
 
 const SYNC: [&str; 5] = ["sync", CLUSTER, "--yes", "--settle", "0"];
@@ -53,6 +53,91 @@ fn so_is_one_overtaken_from_another_machine_by_what_the_agents_remember() {
     place.umsid(&["resume"]).exits(8).says("has been at work on");
     place.umsid(&["rollback", "2", "--yes"]).exits(8).says("has been at work on");
     assert_eq!((place.fingerprint("ums3"), place.starts()), (truth, starts));
+}
+
+/// Its own way back must not undo what another machine has brought in order.
+#[test]
+fn a_way_back_that_was_overtaken_is_not_taken_up() {
+    let place = halted();
+    let twin = place.dir.path().join("twin");
+    copy(&place.state(), &twin);
+    place.lab.set("ums3", "fails", "init restart").unwrap();
+    let run = place.umsid(&["rollback", "2", "--yes", "-o", "json"]).report();
+    assert_eq!(run["outcome"], "stuck", "{run:#}");
+    place.lab.set("ums3", "fails", "").unwrap();
+    place.umsid_of(&twin, &SYNC).exits(0).says("after it that one cannot go on any more");
+    let (truth, starts) = (place.fingerprint("ums3"), place.starts());
+    place.umsid(&["resume"]).exits(8).says("has been at work on").says("--give-up");
+    assert_eq!((place.fingerprint("ums3"), place.starts()), (truth, starts));
+    place.is_well();
+}
+
+/// One server was put back by name; what another machine did then stands against putting back the others.
+#[test]
+fn nor_is_one_that_is_half_done() {
+    let place = Place::broken(&["ums2", "ums3"]);
+    place.lab.set("ums1", "fails", "init restart").unwrap();
+    let run = place.umsid(&[&SYNC[..], &["-o", "json"]].concat()).exits(1).report();
+    place.lab.set("ums1", "fails", "").unwrap();
+    let run = run["run"].as_str().unwrap();
+    let twin = place.dir.path().join("twin");
+    copy(&place.state(), &twin);
+    place.umsid(&["rollback", run, "ums2", "--yes"]).exits(0);
+    place.umsid_of(&twin, &SYNC).exits(0);
+    let (truth, starts) = (place.fingerprint("ums3"), place.starts());
+    place.umsid(&["rollback", run, "--yes"]).exits(8).says("has been at work on ums2");
+    assert_eq!((place.fingerprint("ums3"), place.starts()), (truth, starts));
+    place.is_well();
+}
+
+/// A backup every night, a restart because somebody hoped that it helps: neither changes a UMS ID. It is said before what a
+/// new run makes impossible, and from where it stands a new sync does the same.
+#[test]
+fn a_backup_or_a_restart_in_between_leaves_the_way_back_open() {
+    for kind in ["backup", "restart"] {
+        let place = Place::broken(&["ums2", "ums3"]);
+        let own = place.fingerprint("ums3");
+        place.lab.set("ums2", "fails", "restore").unwrap();
+        let run = place.umsid(&[&SYNC[..], &["-o", "json"]].concat()).exits(1).report();
+        let run = run["run"].as_str().unwrap();
+        place.lab.set("ums2", "fails", "").unwrap();
+        let new: &[&str] = if kind == "backup" { &[kind, CLUSTER] } else { &[kind, CLUSTER, "--yes"] };
+        place.umsid(new).exits(0).says("after it that one can only be rolled back");
+        let restored = place.calls("ums2", "licensing restore");
+        place.umsid(&["resume", run]).exits(8).says("has been at work on").says("a new `umsid sync`");
+        assert_eq!(place.calls("ums2", "licensing restore"), restored);
+        place.umsid(&["rollback", run, "--yes"]).exits(0);
+        assert_eq!(place.fingerprint("ums3"), own);
+        place.umsid(&SYNC).exits(0);
+        place.is_well();
+    }
+}
+
+/// Its umsid died, and another machine did what was to be done: it must not stand in the way of what comes next for ever.
+#[test]
+fn one_without_an_end_that_was_overtaken_is_ended_by_what_its_refusals_say() {
+    let place = Place::broken(&["ums2", "ums3"]);
+    let twin = place.dir.path().join("twin");
+    copy(&place.state(), &twin);
+    place.lab.set("ums3", "restore_delay_ms", "500").unwrap();
+    let mut umsid = place.watch(&SYNC);
+    umsid.until_begun("restore", "ums3");
+    let run = umsid.seen[0]["run"].as_str().unwrap().to_owned();
+    umsid.kill();
+    place.umsid(&["unlock", CLUSTER, "--yes"]);
+    umsid_testkit::wait_for_blocking("the restore to end, and another sync to be done", SOON, || {
+        let ran = place.umsid_of(&twin, &SYNC);
+        (ran.exit == Some(0)).then_some(()).or_else(|| {
+            place.umsid_of(&twin, &["unlock", CLUSTER, "--yes"]);
+            None
+        })
+    });
+    let way_out = format!("umsid rollback {run} --give-up");
+    place.umsid(&["resume", &run]).exits(8).says("has been at work on").says(&way_out);
+    place.umsid(&SYNC).exits(8).says("has no end").says(&way_out);
+    place.umsid(&["rollback", &run, "--give-up", "--yes"]).exits(8);
+    place.umsid(&SYNC).exits(0);
+    place.is_well();
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::store;
 use crate::ums_id::UmsIdError;
 
 pub use self::misbehaviour::hold;
-pub(crate) use self::misbehaviour::{before, leave_child};
+pub(crate) use self::misbehaviour::{after_effect, before, leave_child};
 
 /// Exit code of wrong usage, as picocli's.
 const USAGE: u8 = 2;
@@ -107,6 +107,9 @@ fn answer(server: &ServerDir, settings: &Settings, argv: &[OsString]) -> Answer 
     } else {
         carry_out(server, settings, &arguments, command, !settings.exit_zero_no_effect.has(name))
     };
+    if result.is_ok() {
+        misbehaviour::after_effect(settings, name);
+    }
     let answer = match result {
         Ok(_) if settings.fails_after_effect.has(name) => {
             failed(settings, "Internal error: java.lang.NullPointerException")

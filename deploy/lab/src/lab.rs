@@ -243,6 +243,12 @@ impl Lab {
             return Err(LabError::IsMain(main));
         }
         self.control("stop", names.iter().copied())?;
+        // From here on there is nothing from before that a server could come up with.
+        for former in self.servers().iter().map(|server| self.dir.server(&server.name).former_id()) {
+            if former.exists() {
+                std::fs::remove_file(former).doing("forget a former UMS ID")?;
+            }
+        }
         for name in names {
             let server = self.dir.server(name);
             let ums_id = UmsId::generate(&self.description.cluster)?;

@@ -48,6 +48,17 @@ pub(crate) fn start_holding_output(program: &Path, arguments: &[impl AsRef<OsStr
     command(program, arguments).stdin(Stdio::null()).spawn()
 }
 
+/// The same, for a program that whoever ends this process's group does not end.
+pub(crate) fn start_holding_output_apart(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+) -> io::Result<Child> {
+    let mut command = command(program, arguments);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.stdin(Stdio::null()).spawn()
+}
+
 /// Waits until `condition` holds. `false` when it did not within `limit`.
 pub(crate) fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;

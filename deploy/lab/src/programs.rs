@@ -94,6 +94,9 @@ pub fn init_script(server: PathBuf, arguments: &[String]) -> io::Result<(u8, Str
             } else {
                 control(server.path().to_owned(), action)
             };
+            if result.0 == 0 {
+                cli::after_effect(&settings, &name);
+            }
             if settings.leaves_child.has(&name) {
                 cli::leave_child(&server);
             }

@@ -83,6 +83,18 @@ impl Program {
         self
     }
 
+    /// With this in its environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it and keeps what it says on standard error, with its exit code; `None`: a signal ended it.
+    pub(crate) fn hear(mut self) -> anyhow::Result<(Option<i32>, String)> {
+        let output = self.command.output().with_context(|| format!("cannot run {}", self.line))?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
     /// Runs it on our terminal; gives its exit code.
     pub(crate) fn show(mut self) -> anyhow::Result<i32> {
         let status = self.command.status().with_context(|| format!("cannot run {}", self.line))?;

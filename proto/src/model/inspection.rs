@@ -2,7 +2,7 @@
 
 use super::{
     ClusterName, Deserialize, Digest, Fingerprint, Invalid, RunId, Serialize, ServerName, Timestamp, UmsIds,
-    digest, fingerprint, moment, named, required, wire,
+    digest, fingerprint, line, lines, moment, named, required, wire,
 };
 
 /// Everything one agent found out at one moment.
@@ -204,14 +204,14 @@ impl TryFrom<wire::Inspection> for Inspection {
         Ok(Self {
             server: named("inspection.server", &wire.server)?,
             cluster: named("inspection.cluster", &wire.cluster)?,
-            agent_version: wire.agent_version,
-            ums_version: Some(wire.ums_version).filter(|version| !version.is_empty()),
+            agent_version: line(&wire.agent_version),
+            ums_version: Some(line(&wire.ums_version)).filter(|version| !version.is_empty()),
             ums_ids: required("inspection.ums_ids", wire.ums_ids)?.try_into()?,
             service: required("inspection.service", wire.service)?.try_into()?,
             health: required("inspection.health", wire.health)?.try_into()?,
             update_mode: wire.update_mode,
             distributed: wire.distributed,
-            license: wire.license,
+            license: lines(&wire.license),
             clock: moment("inspection.clock", wire.clock_unix_ms)?,
             disk: wire.disk.map(|disk| Disk { free: disk.free_bytes, total: disk.total_bytes }),
             certificate_not_after: moment(
@@ -226,7 +226,7 @@ impl TryFrom<wire::Inspection> for Inspection {
                 .collect::<Result<_, _>>()?,
             epoch: wire.epoch,
             ums_ms: wire.ums_ms,
-            problems: wire.problems,
+            problems: wire.problems.iter().map(|problem| line(problem)).collect(),
             restart_due: wire.restart_due,
         })
     }
@@ -242,7 +242,8 @@ impl From<RawOutput> for wire::RawOutput {
 impl From<wire::RawOutput> for RawOutput {
     fn from(wire: wire::RawOutput) -> Self {
         let wire::RawOutput { command, status, stdout, stderr, problem } = wire;
-        Self { command, status, stdout, stderr, problem }
+        let (stdout, stderr) = (lines(&stdout), lines(&stderr));
+        Self { command: line(&command), status, stdout, stderr, problem: line(&problem) }
     }
 }
 
@@ -275,9 +276,9 @@ impl TryFrom<wire::Service> for Service {
         };
         Ok(Self {
             status,
-            control: wire.control,
+            control: line(&wire.control),
             process: wire.process.map(TryInto::try_into).transpose()?,
-            detail: wire.detail,
+            detail: line(&wire.detail),
         })
     }
 }
@@ -329,10 +330,10 @@ impl TryFrom<wire::Health> for Health {
         };
         Ok(Self {
             status,
-            source: wire.source,
-            detail: wire.detail,
-            ums_host: wire.ums_host,
-            ums_uuid: wire.ums_uuid,
+            source: line(&wire.source),
+            detail: line(&wire.detail),
+            ums_host: line(&wire.ums_host),
+            ums_uuid: line(&wire.ums_uuid),
         })
     }
 }
@@ -385,7 +386,7 @@ impl TryFrom<wire::Lease> for LeaseState {
         Ok(Self {
             run: named("lease.run", &wire.run)?,
             epoch: wire.epoch,
-            holder: wire.holder,
+            holder: line(&wire.holder),
             since: moment("lease.since", wire.since_unix_ms)?,
             until: moment("lease.until", wire.until_unix_ms)?,
         })

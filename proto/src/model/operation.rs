@@ -2,7 +2,7 @@
 
 use super::{
     Deserialize, Digest, Fingerprint, Health, Invalid, OperationId, Recipient, RunId, Serialize, ServerName,
-    ServiceProcess, Timestamp, UmsIds, digest, fingerprint, moment, named, required, wire,
+    ServiceProcess, Timestamp, UmsIds, digest, fingerprint, line, moment, named, required, wire,
 };
 use crate::failure::Failure;
 
@@ -25,6 +25,9 @@ pub enum Action {
         source_server: ServerName,
         /// The safety backup of this server that allows this restore.
         safety_net: Digest,
+        /// No restart follows: a UMS Server that ran before, and was stopped for the restore or by it, is started again.
+        #[serde(default)]
+        keeps_running: bool,
     },
     /// Restart the UMS Server and wait until it is healthy.
     Restart {
@@ -35,12 +38,19 @@ pub enum Action {
     Discard,
 }
 
+/// A restore of what was backed up on another server.
+const RESTORE: &str = "restore";
+
+/// A restore of what was backed up on the server itself.
+const RESTORE_OWN: &str = "restore-own";
+
 impl Action {
     /// One word for it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::SafetyBackup | Self::Backup(_) => "backup",
-            Self::Restore { .. } => "restore",
+            Self::Restore { source: RestoreSource::Uploaded(_), .. } => RESTORE,
+            Self::Restore { source: RestoreSource::SafetyBackup(_), .. } => RESTORE_OWN,
             Self::Restart { .. } => "restart",
             Self::Discard => "discard",
         }
@@ -86,10 +96,22 @@ pub struct Operation {
     pub outcome: Option<Outcome>,
     /// Index of the newest event.
     pub last_event: u64,
-    /// "backup", "restore", "restart", "discard"
+    /// "backup", "restore", "restore-own", "restart", "discard"
     pub kind: String,
     /// When it was recorded.
     pub recorded: Timestamp,
+}
+
+impl Operation {
+    /// Whether it is one that changes a UMS ID.
+    pub fn is_restore(&self) -> bool {
+        self.is_of_another() || self.kind == RESTORE_OWN
+    }
+
+    /// Whether it gives the server the UMS ID of another.
+    pub fn is_of_another(&self) -> bool {
+        self.kind == RESTORE
+    }
 }
 
 /// How far an operation is.
@@ -220,19 +242,22 @@ impl From<Action> for wire::start_operation_request::What {
                     expected: handover.expected.map(Into::into),
                 }),
             }),
-            Action::Restore { source, expected, source_server, safety_net } => Self::Restore(wire::Restore {
-                source: Some(match source {
-                    RestoreSource::Uploaded(digest) => {
-                        wire::restore::Source::Uploaded(digest.as_bytes().to_vec())
-                    }
-                    RestoreSource::SafetyBackup(digest) => {
-                        wire::restore::Source::SafetyBackup(digest.as_bytes().to_vec())
-                    }
-                }),
-                expected: expected.map(Into::into),
-                source_server: source_server.into(),
-                safety_net: safety_net.as_bytes().to_vec(),
-            }),
+            Action::Restore { source, expected, source_server, safety_net, keeps_running } => {
+                Self::Restore(wire::Restore {
+                    source: Some(match source {
+                        RestoreSource::Uploaded(digest) => {
+                            wire::restore::Source::Uploaded(digest.as_bytes().to_vec())
+                        }
+                        RestoreSource::SafetyBackup(digest) => {
+                            wire::restore::Source::SafetyBackup(digest.as_bytes().to_vec())
+                        }
+                    }),
+                    expected: expected.map(Into::into),
+                    source_server: source_server.into(),
+                    safety_net: safety_net.as_bytes().to_vec(),
+                    keeps_running,
+                })
+            }
             Action::Restart { deadline_ms } => {
                 Self::Restart(wire::Restart { deadline_ms: deadline_ms.unwrap_or_default() })
             }
@@ -273,6 +298,7 @@ impl TryFrom<wire::start_operation_request::What> for Action {
                 expected: expected(restore.expected)?,
                 source_server: named("restore.source_server", &restore.source_server)?,
                 safety_net: digest("restore.safety_net", &restore.safety_net)?,
+                keeps_running: restore.keeps_running,
             },
             What::Restart(restart) => {
                 Self::Restart { deadline_ms: Some(restart.deadline_ms).filter(|&deadline| deadline > 0) }
@@ -321,7 +347,7 @@ impl TryFrom<wire::Operation> for Operation {
             state,
             outcome,
             last_event: wire.last_event,
-            kind: wire.kind,
+            kind: line(&wire.kind),
             recorded: moment("operation.recorded", wire.recorded_unix_ms)?,
         })
     }
@@ -376,7 +402,7 @@ impl TryFrom<wire::Outcome> for Outcome {
             }),
             Wire::Restored(done) => Ok(Success::Restored {
                 ums_ids: required("restored.ums_ids", done.ums_ids)?.try_into()?,
-                remarks: done.remarks,
+                remarks: done.remarks.iter().map(|remark| line(remark)).collect(),
             }),
             Wire::Restarted(done) => Ok(Success::Restarted {
                 before: done.before.map(TryInto::try_into).transpose()?,
@@ -393,7 +419,7 @@ impl TryFrom<wire::Outcome> for Outcome {
                 },
                 failure: required("failed.failure", failed.failure)?.try_into()?,
             }),
-            Wire::Unknown(unknown) => Err(Trouble::Unknown(unknown.finding)),
+            Wire::Unknown(unknown) => Err(Trouble::Unknown(line(&unknown.finding))),
         };
         Ok(Self { ums_ms: wire.ums_ms, result })
     }
@@ -421,7 +447,7 @@ impl TryFrom<wire::OperationEvent> for Progress {
         let what = match required("event.what", wire.what)? {
             What::Outcome(outcome) => Ok(outcome.try_into()?),
             What::Phase(phase) => Err(Phase {
-                text: phase.text,
+                text: line(&phase.text),
                 deadline: match phase.deadline_unix_ms {
                     0 => None,
                     unix_ms => Some(moment("phase.deadline", unix_ms)?),

@@ -1,6 +1,6 @@
 //! What is known of the UMS IDs on one server, and how.
 
-use super::{Deserialize, Fingerprint, Invalid, RawOutput, Serialize, fingerprint, required, wire};
+use super::{Deserialize, Fingerprint, Invalid, RawOutput, Serialize, fingerprint, line, required, wire};
 
 /// What is known of the UMS IDs on one server. Unknown is an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,8 +123,8 @@ impl TryFrom<wire::UmsIds> for UmsIds {
                     "evidence.fingerprint",
                     print("evidence.fingerprint", wire.fingerprint)?,
                 )?,
-                subject: wire.subject,
-                line: wire.line,
+                subject: line(&wire.subject),
+                line: line(&wire.line),
             })
         };
         let certificate = |wire: wire::CertificateSeen| {
@@ -139,7 +139,7 @@ impl TryFrom<wire::UmsIds> for UmsIds {
             evidence: wire.evidence.into_iter().map(evidence).collect::<Result<_, Invalid>>()?,
             certificates: wire.certificates.into_iter().map(certificate).collect::<Result<_, Invalid>>()?,
             raw: wire.raw.into_iter().map(Into::into).collect(),
-            reason: wire.reason,
+            reason: line(&wire.reason),
         })
     }
 }

@@ -37,3 +37,26 @@ fn after_an_interruption_only_evidence_counts() {
     assert!(matches!(found(Some("other"), true), Err(Trouble::Unknown(_))));
     assert!(matches!(found(None, true), Err(Trouble::Unknown(_))));
 }
+
+/// A rehearsal restores what is there: that it is there afterwards proves nothing of the way it was to prove.
+#[test]
+fn an_interrupted_restore_of_what_was_there_already_is_not_called_done() {
+    let own = || Some(print("own"));
+    assert_eq!(code(found(own(), own(), ids(Some("own")), true)), Err((Code::Interrupted, Effect::None)));
+    assert_eq!(
+        code(found(own(), own(), ids(Some("own")), false)),
+        Err((Code::Interrupted, Effect::Possible))
+    );
+    assert!(matches!(found(own(), own(), ids(Some("other")), true), Err(Trouble::Unknown(_))));
+}
+
+#[test]
+fn a_backup_of_another_version_is_refused_where_both_are_known() {
+    let fits = |made_by, here| versions_fit(made_by, here).map_err(|failure| failure.code);
+    assert_eq!(fits("12.09.110", Some("12.09.110")), Ok(()));
+    assert_eq!(fits("12.9.110", Some("12.09.110")), Ok(()), "zero-padded or not");
+    assert_eq!(fits("12.09.110", Some("12.10.100")), Err(Code::BadBackup));
+    assert_eq!(fits("12.10.100", Some("12.09.110")), Err(Code::BadBackup));
+    assert_eq!(fits("", Some("12.09.110")), Ok(()), "the coordinator has asked before");
+    assert_eq!(fits("12.09.110", None), Ok(()));
+}

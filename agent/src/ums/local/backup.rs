@@ -25,6 +25,8 @@ impl LocalUms {
             Ok(ran) => self.new_backup(into, &before, &asked, ran.raw),
             Err(error) => Err(error.into_failure()),
         };
+        // What it wrote is still there: this is how the disk was when it failed.
+        let result = if is_full(into) { result.map_err(no_room) } else { result };
         if result.is_err() {
             for path in entries(into).unwrap_or_default().difference(&before) {
                 // Half a backup is a secret nobody needs.
@@ -81,6 +83,20 @@ impl LocalUms {
             _ => Ok(file),
         }
     }
+}
+
+/// A disk with less room than this takes no backup, in bytes.
+const LEAST_ROOM: u64 = 64 << 10;
+
+/// Whether this directory's disk has no room left: no words of another program are needed to tell.
+fn is_full(dir: &Path) -> bool {
+    crate::host::disk(dir).is_some_and(|disk| disk.free < LEAST_ROOM)
+}
+
+fn no_room(mut failure: Failure) -> Failure {
+    failure.code = Code::DiskFull;
+    failure.causes.insert(0, "there is no room left on the disk".to_owned());
+    failure.remedy("make room where the agent keeps its state")
 }
 
 fn entries(dir: &Path) -> io::Result<BTreeSet<PathBuf>> {

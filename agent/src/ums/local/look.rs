@@ -26,11 +26,7 @@ impl LocalUms {
         let mut problems = Vec::new();
         let (service, (mut health, mut status)) = tokio::join!(self.service_now(), self.ask_health());
         let program = self.program();
-        if !quick
-            && health.status == HealthStatus::Unreachable
-            && let Ok(program) = &program
-            && self.learn_port(program).await
-        {
+        if !quick && health.status == HealthStatus::Unreachable && self.learn_port().await {
             (health, status) = self.ask_health().await;
         }
         if !service.detail.is_empty() && service.process.is_none() {
@@ -93,18 +89,6 @@ impl LocalUms {
             }
         }
         (health, status)
-    }
-
-    /// Asks for the port of the web server, once, where none is configured; `true` if that is news.
-    async fn learn_port(&self, program: &CommandLine) -> bool {
-        let configured = self.config.ums.web_port.is_some() || self.config.ums.health_url.is_some();
-        if configured || self.memory().web_port.is_some() {
-            return false;
-        }
-        let told =
-            self.cli.ports(program).await.ok().and_then(|ran| installation::web_port_in(&ran.raw.stdout));
-        self.memory().web_port = told;
-        told.is_some_and(|port| port != installation::WEB_PORT)
     }
 
     async fn version(

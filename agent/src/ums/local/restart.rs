@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Effect, Health, HealthStatus, RawOutput, ServiceProcess, ServiceStatus};
 
-use super::{Failed, LocalUms, Restart, Started, Tell, failed};
+use super::super::health::{Probation, Verdict, word};
+use super::{Failed, LocalUms, Previous, Restart, Started, Tell, failed};
 use crate::exec;
 use crate::service::ServiceError;
 
@@ -28,31 +29,32 @@ impl LocalUms {
         let until = Instant::now() + deadline.unwrap_or(self.config.health.deadline);
         let control = self.control().await.map_err(|error| failed(error.into_failure(), Effect::None))?;
         let before = control.status().await;
+        let previous = Previous::now(before.process);
         tell(format!("restarting {}", control.name()), Some(self.config.timeouts.service));
         let done = match before.status {
             ServiceStatus::Stopped => control.start(started).await,
             _ => control.restart(started).await,
         };
         done.map_err(|error| failed(error.into_failure(), Effect::Possible))?;
-        self.healthy_again(before.process, until, tell).await
+        self.healthy_again(previous, until, tell).await
     }
 
-    /// Waits until another process than `before` is there and healthy.
+    /// Waits until another process is there and healthy.
     pub(super) async fn healthy_again(
         &self,
-        before: Option<ServiceProcess>,
+        before: Previous,
         until: Instant,
         tell: Tell<'_>,
     ) -> Result<Restart, Failed> {
         let possible = |failure| failed(failure, Effect::Possible);
         let after = self.another_process(before, until, tell).await.map_err(possible)?;
         let health = self.good_health(after, until, tell).await.map_err(possible)?;
-        Ok(Restart { before, after: Some(after), health })
+        Ok(Restart { before: before.process, after: Some(after), health })
     }
 
     async fn another_process(
         &self,
-        before: Option<ServiceProcess>,
+        before: Previous,
         until: Instant,
         tell: Tell<'_>,
     ) -> Result<ServiceProcess, Failure> {
@@ -61,20 +63,18 @@ impl LocalUms {
         let mut told = false;
         loop {
             let service = control.status().await;
-            let is_new =
-                |process: &ServiceProcess| before.is_none_or(|before| !exec::same_process(&before, process));
-            if let Some(process) = service.process.filter(is_new) {
+            if let Some(process) = service.process.filter(|process| before.is_followed_by(process)) {
                 return Ok(process);
             }
             if Instant::now() >= until {
-                let what = match (service.process, before) {
-                    (Some(process), _) => {
+                let what = match service.process {
+                    Some(process) => {
                         format!("the process before the restart, {}, is still there", process.pid)
                     }
-                    (None, _) if service.status == ServiceStatus::Running => {
+                    None if service.status == ServiceStatus::Running => {
                         "the UMS Server runs, but which process it is was not found".to_owned()
                     }
-                    (None, _) => format!(
+                    None => format!(
                         "after the restart no process of the UMS Server is there ({})",
                         service.control
                     ),
@@ -97,7 +97,8 @@ impl LocalUms {
     }
 
     /// Good answers several times in a row, for the minimum time. Everything asked is asked of the new process, so a
-    /// stored value of the old one cannot come; that a value is up to a minute old (UMS_FACTS §5) does no harm then.
+    /// stored value of the old one cannot come; that a value is up to a minute old (UMS_FACTS §5) does no harm then. One
+    /// that stays silent may answer on another port than the one that is known.
     async fn good_health(
         &self,
         process: ServiceProcess,
@@ -105,38 +106,29 @@ impl LocalUms {
         tell: Tell<'_>,
     ) -> Result<Health, Failure> {
         let rules = &self.config.health;
-        let probe = self.probe();
+        let mut probe = self.probe();
         let began = Instant::now();
-        let (mut good, mut good_since) = (0, None);
-        let mut check_status_works = false;
+        let mut ask_port_at = rules.fallback_after;
+        let mut probation = Probation::new(rules);
         let mut said = String::new();
         loop {
-            let may_fall_back = !check_status_works && began.elapsed() >= rules.fallback_after;
-            let health = probe.health(may_fall_back).await;
+            let health = probe.health(probation.may_fall_back(began.elapsed())).await;
             self.still_there(&process)?;
-            check_status_works |=
-                health.source == "check-status" && health.status != HealthStatus::Unreachable;
-            if is_good(health.status, rules.warn_is_good) {
-                good += 1;
-                let since = *good_since.get_or_insert_with(Instant::now);
-                if good >= rules.successes && since.elapsed() >= rules.min_time {
-                    return Ok(health);
+            if health.status == HealthStatus::Unreachable && began.elapsed() >= ask_port_at {
+                if self.learn_port().await {
+                    probe = self.probe();
                 }
-            } else {
-                (good, good_since) = (0, None);
+                ask_port_at = began.elapsed() + rules.fallback_after;
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(self.not_healthy(&health));
-            }
-            let text = format!(
-                "waiting for health: {}, {good} of {} good answers",
-                word(health.status),
-                rules.successes
-            );
-            if text != said {
-                tell(text.clone(), Some(left));
-                said = text;
+            match probation.take(&health, began.elapsed(), left) {
+                Verdict::Healthy => return Ok(health),
+                Verdict::TooLate => return Err(self.not_healthy(&health)),
+                Verdict::NotYet(text) if text == said => {}
+                Verdict::NotYet(text) => {
+                    tell(text.clone(), Some(left));
+                    said = text;
+                }
             }
             self.pause(rules.interval.min(left), &process).await?;
         }
@@ -198,24 +190,6 @@ impl LocalUms {
             problem,
             ..RawOutput::default()
         }
-    }
-}
-
-fn is_good(status: HealthStatus, warn_is_good: bool) -> bool {
-    match status {
-        HealthStatus::Ok => true,
-        HealthStatus::Warn => warn_is_good,
-        HealthStatus::Unreachable | HealthStatus::Init | HealthStatus::Err => false,
-    }
-}
-
-fn word(status: HealthStatus) -> &'static str {
-    match status {
-        HealthStatus::Unreachable => "no answer",
-        HealthStatus::Init => "init",
-        HealthStatus::Ok => "ok",
-        HealthStatus::Warn => "warn",
-        HealthStatus::Err => "err",
     }
 }
 

@@ -18,8 +18,8 @@ const FILES_COMPARED: usize = 500;
 impl LocalUms {
     /// Restores; what is worth telling.
     ///
-    /// A service that had to be stopped for it stays stopped: the restart that follows every restore starts it, and
-    /// until then nothing runs with a UMS ID nobody has looked at. If the restore failed, it is started again.
+    /// A service that had to be stopped for it stays stopped: nothing is to run with a UMS ID nobody has looked at. The
+    /// restart that follows starts it, or else whoever has looked. If the restore failed, it is started again.
     pub(super) async fn restore_from(
         &self,
         file: &Path,
@@ -32,7 +32,7 @@ impl LocalUms {
         let owners = self.owners();
         let mut stopped = false;
         if was_running && self.config.ums.stop_server == StopServer::Always {
-            self.stop_server(tell).await.map_err(|failure| failed(failure, Effect::Possible))?;
+            self.stop_server(started, tell).await.map_err(|failure| failed(failure, Effect::Possible))?;
             stopped = true;
         }
 
@@ -44,7 +44,7 @@ impl LocalUms {
             && failure.failure.raw.as_ref().is_some_and(|raw| self.says(raw, &self.config.ums.stopped_words))
         {
             tracing::info!(%failure.failure, "the restore failed while the server ran; stopping it for another try");
-            self.stop_server(tell).await.map_err(|failure| failed(failure, Effect::Possible))?;
+            self.stop_server(started, tell).await.map_err(|failure| failed(failure, Effect::Possible))?;
             stopped = true;
             result = self.attempt(&program, file, password, started, tell).await;
         }
@@ -120,12 +120,16 @@ impl LocalUms {
         Err(failed(if wrong { wrong_password(failure) } else { failure }, Effect::Possible))
     }
 
-    async fn stop_server(&self, tell: Tell<'_>) -> Result<(), Failure> {
+    /// What stops it is no program that could restore, but what it was told is found at work all the same.
+    async fn stop_server(&self, started: Started<'_>, tell: Tell<'_>) -> Result<(), Failure> {
         tell("stopping the UMS Server for the restore".to_owned(), Some(self.config.timeouts.service));
         let until = Instant::now() + self.config.timeouts.service;
         let control = self.control().await.map_err(super::service::ServiceError::into_failure)?;
         let before = control.status().await.process;
-        control.stop().await.map_err(super::service::ServiceError::into_failure)?;
+        control
+            .stop(Started { told: &|_| {}, ..started })
+            .await
+            .map_err(super::service::ServiceError::into_failure)?;
         while before.is_some_and(|process| crate::exec::is_running(&process)) {
             if Instant::now() >= until {
                 return Err(Failure::new(
@@ -141,7 +145,7 @@ impl LocalUms {
     async fn start_server(&self, tell: Tell<'_>) -> Result<(), String> {
         tell("starting the UMS Server again".to_owned(), Some(self.config.timeouts.service));
         let control = self.control().await.map_err(|error| error.to_string())?;
-        control.start(&|_| {}).await.map_err(|error| error.into_failure().to_string())
+        control.start(Started::nobody()).await.map_err(|error| error.into_failure().to_string())
     }
 
     fn says(&self, raw: &RawOutput, words: &[String]) -> bool {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
+use proptest::prelude::*;
 
 use super::*;
 use crate::plan::{Basis, make};
@@ -89,4 +90,23 @@ fn what_is_no_plan_is_refused() {
 fn a_plan_of_another_format_is_refused() {
     let error = read(written().replacen("\"version\": 1", "\"version\": 2", 1).as_bytes()).unwrap_err();
     assert!(error.to_string().contains("format 2"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// A plan is carried out as it was shown or not at all.
+    #[test]
+    fn no_altered_plan_is_taken_for_another(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let dir = umsid_testkit::scratch();
+        let path = dir.path().join("plan.json");
+        PlanFile::write(&path, &plan()).unwrap();
+        let mut text = std::fs::read(&path).unwrap();
+        let at = at.index(text.len());
+        text[at] = byte;
+        durable::replace(&path, &text, Access::Private).unwrap();
+        if let Ok(read) = PlanFile::read(&path) {
+            prop_assert_eq!(read, plan());
+        }
+    }
 }

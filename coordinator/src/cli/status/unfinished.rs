@@ -17,6 +17,8 @@ pub(super) struct Unfinished {
     pub(super) run: RunId,
     /// Why it stands still; `None`: it has no end and no halt on record.
     pub(super) why: Option<String>,
+    /// It could not put a server back as it was.
+    pub(super) stuck: bool,
     /// A process of this machine carries it out now.
     pub(super) going_on: bool,
     /// Servers may not be as they were before it.
@@ -46,7 +48,7 @@ async fn of_journal(
     for run in runs.iter().filter(|run| run.cluster == *cluster) {
         let why = match &run.standing {
             LastWord::Ended(_) => continue,
-            LastWord::Halted(why) => Some(why.clone()),
+            LastWord::Halted(why) | LastWord::Stuck(why) => Some(why.clone()),
             LastWord::Open => None,
         };
         if newer_sync(&runs, cluster, &run.run).is_some() {
@@ -61,7 +63,8 @@ async fn of_journal(
             Err(error) => return Err(error),
         };
         let going_on = why.is_none() && matches!(context.home.lock_cluster(cluster), Ok(None));
-        unfinished.push(Unfinished { run: run.run.clone(), why, going_on, touched });
+        let stuck = matches!(run.standing, LastWord::Stuck(_));
+        unfinished.push(Unfinished { run: run.run.clone(), why, stuck, going_on, touched });
     }
     Ok(unfinished)
 }
@@ -72,6 +75,13 @@ impl std::fmt::Display for Unfinished {
         match &self.why {
             None if self.going_on => return write!(f, "run {run} is going on; look again when it is over"),
             None => write!(f, "run {run} was begun and never ended")?,
+            Some(why) if self.stuck => {
+                let why = one_line(why, LONGEST_WHY);
+                return write!(
+                    f,
+                    "run {run} is stuck on its way back: {why} — umsid runs show {run} says what to type"
+                );
+            }
             Some(why) => write!(f, "run {run} stands still: {}", one_line(why, LONGEST_WHY))?,
         }
         write!(f, " — umsid resume {run}, or umsid rollback {run}")
@@ -85,7 +95,7 @@ mod tests {
     #[test]
     fn it_says_how_a_run_stands_and_what_to_do() {
         let run: RunId = "20261122t100000-aaaaaa".parse().unwrap();
-        let mut one = Unfinished { run, why: None, going_on: false, touched: true };
+        let mut one = Unfinished { run, why: None, stuck: false, going_on: false, touched: true };
         assert_eq!(
             one.to_string(),
             "run 20261122t100000-aaaaaa was begun and never ended — umsid resume 20261122t100000-aaaaaa, \
@@ -97,5 +107,11 @@ mod tests {
         let said = one.to_string();
         assert!(said.starts_with("run 20261122t100000-aaaaaa stands still: no room x"), "{said}");
         assert!(said.contains("… — umsid resume") && said.len() < 300, "{said}");
+        one.stuck = true;
+        let said = one.to_string();
+        assert!(
+            said.contains("is stuck on its way back: no room x") && said.contains("umsid runs show 2026"),
+            "{said}"
+        );
     }
 }

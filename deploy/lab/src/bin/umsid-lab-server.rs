@@ -33,10 +33,7 @@ enum Command {
     },
     /// Hold stdout and stderr, and do nothing
     #[command(hide = true)]
-    HoldOutput {
-        #[arg(long)]
-        own_session: bool,
-    },
+    HoldOutput,
 }
 
 #[derive(Args)]
@@ -72,8 +69,8 @@ fn run(command: Command) -> io::Result<(u8, String)> {
         Command::Restart(Server { server }) => programs::control(server, Action::Restart),
         Command::Status(Server { server }) => programs::control(server, Action::Status),
         Command::Init { arguments } => programs::init_script(server()?, &arguments)?,
-        Command::HoldOutput { own_session } => {
-            programs::hold(own_session);
+        Command::HoldOutput => {
+            programs::hold();
             (0, String::new())
         }
     })

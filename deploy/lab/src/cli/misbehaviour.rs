@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::layout::ServerDir;
@@ -21,26 +20,35 @@ pub(crate) fn before(settings: &Settings, sub_command: &str) {
         flood();
     }
     if settings.hang.has(sub_command) {
-        if settings.hang_forks_child {
-            let program = std::env::current_exe().unwrap_or_default().with_file_name(crate::service::PROGRAM);
-            // A child that cannot be had leaves the plain hang.
-            let _ = process::start_holding_output(&program, &[HOLD]);
-        }
-        hang();
+        hang_as_told(settings);
     }
 }
 
-/// Leaves a child behind, in a session of its own, that holds stdout and stderr.
+/// What happens when a sub-command has had its effect.
+pub(crate) fn after_effect(settings: &Settings, sub_command: &str) {
+    if settings.hangs_after_effect.has(sub_command) {
+        hang_as_told(settings);
+    }
+}
+
+fn hang_as_told(settings: &Settings) {
+    if settings.hang_forks_child {
+        let program = std::env::current_exe().unwrap_or_default().with_file_name(crate::service::PROGRAM);
+        // A child that cannot be had leaves the plain hang.
+        let _ = process::start_holding_output(&program, &[HOLD]);
+    }
+    hang();
+}
+
+/// Leaves a child behind, in a process group of its own, that holds stdout and stderr.
 pub(crate) fn leave_child(server: &ServerDir) {
     let program = server.lab().bin().join(crate::service::PROGRAM);
-    let _ = process::start_holding_output(&program, &[Path::new(HOLD), Path::new("--own-session")]);
+    // A child that cannot be had leaves a call that behaves.
+    let _ = process::start_holding_output_apart(&program, &[HOLD]);
 }
 
 /// Holds stdout and stderr for as long as a hang lasts.
-pub fn hold(own_session: bool) {
-    if own_session {
-        process::leave_session();
-    }
+pub fn hold() {
     hang();
 }
 

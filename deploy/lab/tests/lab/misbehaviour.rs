@@ -42,6 +42,28 @@ fn a_hanging_call_ignores_sigterm() {
 }
 
 #[test]
+fn a_call_may_hang_after_its_effect() {
+    let lab = lab(2, &[]);
+    let scratch = Scratch::new();
+    lab.break_server("ums2").unwrap();
+    backup(&lab, "ums1", &scratch, "main").ok();
+    lab.set("ums2", "hangs_after_effect", "restore,init stop").unwrap();
+    let server = lab.server("ums2").unwrap();
+    let (file, password) = (scratch.text("main"), scratch.text("password"));
+    let arguments = ["licensing", "restore", "-f", &file, "--password:file", &password];
+    let mut child = start(&server.umsadmin_cli, &arguments);
+    wait_for("its effect", || lab.truth().unwrap().server("ums2").unwrap().in_sync);
+    wait_for("it is deaf", || catches_term(child.id()));
+    let mut stop = start(&server.init_script, &["stop"]);
+    wait_for("its effect", || lab.truth().unwrap().server("ums2").unwrap().pid.is_none());
+    for child in [&mut child, &mut stop] {
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn a_hanging_call_may_have_a_child_that_holds_the_output() {
     let lab = lab(1, &[("hang", "list"), ("hang_forks_child", "true")]);
     let mut child = start(&lab.servers()[0].umsadmin_cli, &["licensing", "list"]);
@@ -53,29 +75,29 @@ fn a_hanging_call_may_have_a_child_that_holds_the_output() {
     let server = lab.truth().unwrap().servers[0].pid.unwrap();
     let left = lab.processes().into_iter().find(|&pid| pid != server).unwrap();
     assert!(fs::read_link(format!("/proc/{left}/fd/1")).unwrap().to_string_lossy().starts_with("pipe:"));
-    let group = |pid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap().to_owned()
-    };
-    assert_ne!(group(left), left.to_string(), "it belongs to its caller's group");
+    assert_ne!(group(left), left, "it belongs to its caller's group");
     kill("KILL", left);
     let mut output = String::new();
     child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
 }
 
+/// The process group of a process that is there.
+fn group(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let group = stat.rsplit(") ").next().and_then(|fields| fields.split(' ').nth(2)?.parse().ok());
+    group.unwrap_or_else(|| panic!("no process {pid}: {stat:?}"))
+}
+
 #[test]
-fn a_call_may_leave_a_child_in_a_session_of_its_own() {
+fn a_call_may_leave_a_child_in_a_group_of_its_own() {
     let lab = lab(1, &[("leaves_child", "list")]);
     let mut child = start(&lab.servers()[0].umsadmin_cli, &["licensing", "list"]);
     assert!(child.wait().unwrap().success());
     let server = lab.truth().unwrap().servers[0].pid.unwrap();
     let left: Vec<u32> = lab.processes().into_iter().filter(|&pid| pid != server).collect();
     assert_eq!(left.len(), 1);
-    wait_for("it leads a session", || {
-        fs::read_to_string(format!("/proc/{}/stat", left[0]))
-            .unwrap()
-            .contains(&format!(" {0} {0} ", left[0]))
-    });
+    // From its first moment on: whoever ends the caller's group as soon as the caller is gone ends no child.
+    assert_eq!(group(left[0]), left[0]);
     lab.down().unwrap();
     assert!(!lives(left[0]), "down ends what was left behind");
 }

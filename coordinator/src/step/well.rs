@@ -1,0 +1,203 @@
+//! Servers this run has restarted, and that were healthy then: one that comes up and dies a little later is seen before
+//! the next one is touched, and before all is called well.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use umsid_common::name::{OperationId, ServerName};
+use umsid_proto::failure::{Code, Failure};
+use umsid_proto::model::{Effect, Inspection};
+
+use super::{End, Patience, Shift, deadline_in};
+use crate::plan::{Step, What};
+use crate::run::{State, StepResult};
+use crate::survey::complaint;
+
+/// How long a server may be unwell before that is a failure: an answer may be lost, and a service manager may start again
+/// what has died.
+const UNWELL: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+/// See [`UNWELL`]; who has no patience for a server out of reach has none for an unwell one.
+pub(super) fn patience(shift: &Shift) -> Duration {
+    UNWELL.min(shift.pace.contact)
+}
+
+/// What a server complains of that was restarted by this run for the last time; `None` if nothing, or if it was not.
+pub(super) fn complaint_of(state: &State, server: &ServerName, seen: &Inspection) -> Option<String> {
+    let done = state.steps().filter(|step| disturbs(step, server) && state.is_done(step.no));
+    let was_healthy = done.last().is_some_and(|step| matches!(step.what, What::Restart { .. }));
+    complaint(seen).filter(|_| was_healthy)
+}
+
+/// A server was healthy after its restart, and is not any more.
+pub(super) fn relapse(server: &ServerName, complaint: &str) -> Failure {
+    let what = format!("{server} was healthy after its restart and is not any more: {complaint}");
+    Failure::new(Code::NotHealthy, what).remedy(format!(
+        "read the log of the UMS Server on {server}; when it is up, `umsid resume` goes on, `umsid rollback` goes back"
+    ))
+}
+
+/// Before another server is disturbed, those this run has restarted must be up: each that dies after it was called healthy
+/// would be followed by the next. On the way back nothing is held up by a server that is to be put back.
+pub(super) async fn await_others(shift: &Shift, state: &State, step: &Step, attempt: u32) -> Result<(), End> {
+    let Some(own) = step.what.server().filter(|own| disturbs(step, own)) else { return Ok(()) };
+    if state.turned_back().is_some() {
+        return Ok(());
+    }
+    let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
+    let others = state.plan().servers.keys().filter(|other| *other != own && is_up(state, other, step.no));
+    for other in others {
+        let until = Instant::now() + patience(shift);
+        let (mut contact, mut own_contact) =
+            (Patience::new(shift.pace.contact), Patience::new(shift.pace.contact));
+        loop {
+            let complaint = match shift.agent(other)?.inspect(true).await {
+                Ok(seen) => complaint(&seen),
+                Err(error) if error.is_transient() => {
+                    contact.spend(shift, step.no, other, &error).await?;
+                    continue;
+                }
+                // What is wrong with its agent is told by the step that needs it.
+                Err(_) => None,
+            };
+            let Some(complaint) = complaint else { break };
+            // What was begun before this process was there is brought to its end, whoever is unwell.
+            match shift.agent(own)?.operations(Some(&shift.run)).await {
+                Ok(known) if known.iter().any(|operation| operation.id == id) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.is_transient() => {
+                    own_contact.spend(shift, step.no, own, &error).await?;
+                    continue;
+                }
+                // It is told by the step itself.
+                Err(_) => return Ok(()),
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let failure = relapse(other, &complaint);
+                return Err(End::Result(StepResult::Failed { ums_ms: 0, failure, effect: Effect::None }));
+            }
+            shift.doing(
+                step.no,
+                format!("waiting for {other} to be healthy: {complaint}"),
+                deadline_in(left),
+            );
+            pause(shift, left).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the next look.
+pub(super) async fn pause(shift: &Shift, left: Duration) -> Result<(), End> {
+    tokio::select! {
+        () = shift.stop.cancelled() => Err(End::Stopped),
+        () = tokio::time::sleep(BETWEEN_LOOKS.min(left)) => Ok(()),
+    }
+}
+
+/// Whether a step may take this server's UMS Server away for a while: a restore may stop it.
+fn disturbs(step: &Step, server: &ServerName) -> bool {
+    match &step.what {
+        What::Restart { server: own }
+        | What::Restore { server: own }
+        | What::RestoreOwn { server: own, .. } => own == server,
+        _ => false,
+    }
+}
+
+/// Whether this run has restarted a server, and what else is to be done to it waits for this step.
+fn is_up(state: &State, server: &ServerName, no: u32) -> bool {
+    let (mut restarted, mut waits) = (false, true);
+    for step in state.steps().filter(|step| disturbs(step, server)) {
+        restarted |= matches!(step.what, What::Restart { .. }) && state.is_done(step.no);
+        waits &= state.is_settled(step.no) || waits_for(state, step, no);
+    }
+    restarted && waits
+}
+
+/// Whether a step cannot begin before another is settled.
+fn waits_for(state: &State, step: &Step, no: u32) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut left: Vec<u32> = step.after.iter().copied().collect();
+    while let Some(before) = left.pop() {
+        if before == no {
+            return true;
+        }
+        if seen.insert(before) {
+            left.extend(state.step(before).into_iter().flat_map(|step| &step.after));
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umsid_proto::model::HealthStatus;
+
+    use crate::plan::{Kind, Request, RestartScope};
+    use crate::run::Event;
+    use crate::run::tests::{begun, good, plan};
+    use crate::survey::stage::{Stage, labelled, name};
+
+    /// A run of this request with everything done that comes before this step.
+    fn before(request: &Request, step: &What) -> (State, u32) {
+        let plan = plan(request);
+        let steps = plan.steps.clone();
+        let mut state = State::begin(&begun(plan)).unwrap();
+        state.apply(&Event::Leased { epoch: 1, by: "anna".into() }).unwrap();
+        for done in steps.iter().take_while(|other| other.what != *step) {
+            state.apply(&Event::Started { step: done.no, attempt: 1 }).unwrap();
+            let result = good(&done.what);
+            state.apply(&Event::Finished { step: done.no, attempt: 1, result }).unwrap();
+        }
+        let no = steps.iter().find(|other| other.what == *step).unwrap().no;
+        (state, no)
+    }
+
+    fn up_before(request: &Request, step: &What) -> Vec<String> {
+        let (state, no) = before(request, step);
+        let servers = state.plan().servers.keys();
+        servers.filter(|server| is_up(&state, server, no)).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn who_was_restarted_for_good_must_be_up_before_the_next_is_disturbed() {
+        let sync = Request::sync();
+        assert!(up_before(&sync, &What::Restore { server: name("ums2") }).is_empty());
+        assert_eq!(up_before(&sync, &What::Restore { server: name("ums3") }), ["ums2"]);
+        assert_eq!(up_before(&sync, &What::Restart { server: name("ums3") }), ["ums2"]);
+        assert_eq!(up_before(&sync, &What::Restart { server: name("ums1") }), ["ums2", "ums3", "ums4"]);
+        let restart = Request { kind: Kind::Restart, ..Request::sync() };
+        assert_eq!(up_before(&restart, &What::Restart { server: name("ums3") }), ["ums2"]);
+    }
+
+    #[test]
+    fn who_may_be_disturbed_at_the_same_time_is_not_waited_for() {
+        let request = Request { restart_first: true, batch: 2, ..Request::sync() };
+        // It is restarted again, but not before this one.
+        assert_eq!(up_before(&request, &What::Restart { server: name("ums3") }), ["ums2"]);
+        // ums4 was restarted too, and may be restored at this very moment.
+        assert_eq!(up_before(&request, &What::Restore { server: name("ums3") }), ["ums2"]);
+    }
+
+    #[test]
+    fn only_who_was_restarted_last_has_to_be_well() {
+        let mut stage = Stage::new(&[("ums2", labelled("a", "a"))]);
+        stage.inspection("ums2").health.status = HealthStatus::Unreachable;
+        let mut complains = |request: &Request, step: &What| {
+            let (state, _) = before(request, step);
+            complaint_of(&state, &name("ums2"), &stage.inspection("ums2").clone()).is_some()
+        };
+        let (sync, verify) = (Request::sync(), What::Verify { server: name("ums2") });
+        assert!(complains(&sync, &verify));
+        assert!(!complains(&sync, &What::Restart { server: name("ums2") }));
+        let first = Request { restart_first: true, restart: RestartScope::None, ..Request::sync() };
+        assert!(!complains(&first, &verify), "the restore may have left it stopped");
+    }
+}
