@@ -40,10 +40,33 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn brackets_around_nothing_are_no_host() {
-    for url in ["https://[]", "https://[]:8443", "https://:8443"] {
-        assert!(Address::parse(url).is_err(), "{url}");
+fn what_is_no_host_or_no_port_is_no_address() {
+    let hosts = [
+        "[]",
+        "[]:8443",
+        ":8443",
+        ")[1:83",
+        "[::g]",
+        "[127.0.0.1]",
+        "::1",
+        "-ums",
+        "ums..example",
+        "1.2.3.999",
+    ];
+    let ports = ["ums:", "ums:0", "ums:x", "ums:65536", "[::1]:99999", "root:secret@ums", "@ums"];
+    for rest in hosts.iter().chain(&ports) {
+        for url in [format!("https://{rest}"), format!("http://{rest}/")] {
+            assert!(Address::parse(&url).is_err(), "{url}");
+        }
     }
+}
+
+#[test]
+fn a_host_by_name_and_by_address_is_taken_with_the_port_that_is_usual() {
+    let shown = |url: &str| Address::parse(url).map(|address| address.to_string());
+    assert_eq!(shown("https://ums_1.example.org"), Ok("https://ums_1.example.org:8443".to_owned()));
+    assert_eq!(shown("http://10.0.0.7/"), Ok("http://10.0.0.7:9080".to_owned()));
+    assert_eq!(shown("https://[0:0::1]:443"), Ok("https://[::1]:443".to_owned()));
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! Asks the UMS Server how it is (UMS_FACTS §5): check-status, and serverstatus where that has no usable answer.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,17 +25,18 @@ const LARGEST_ANSWER: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     tls: bool,
-    host: String,
+    host: ServerName<'static>,
     port: u16,
 }
 
 impl Address {
     /// This host's web server, on this port.
     pub fn local(port: u16) -> Self {
-        Self { tls: true, host: "127.0.0.1".to_owned(), port }
+        Self { tls: true, host: ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()), port }
     }
 
-    /// `https://HOST[:PORT]`, or `http` for what stands behind something else that has the TLS.
+    /// `https://HOST[:PORT]`, or `http` for what stands behind something else that has the TLS. Without a port it is the
+    /// UMS's own (UMS_FACTS §5).
     ///
     /// # Errors
     /// What is wrong with the text.
@@ -48,17 +50,34 @@ impl Address {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(format!("`{url}`: only https://HOST:PORT is wanted, the paths are known"));
         }
-        let host = uri.host().map(|host| host.trim_matches(['[', ']'])).filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| format!("`{url}` has no host"))?;
-        let port = uri.port_u16().unwrap_or(if tls { 8443 } else { 9080 });
-        Ok(Self { tls, host: host.to_owned(), port })
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.contains('@') {
+            return Err(format!("`{url}`: only https://HOST:PORT is wanted, nobody signs in"));
+        }
+        // What the URL's own parser takes for a host may be any text, and a port it cannot read none at all.
+        let host = uri.host().unwrap_or_default();
+        let port = match authority.strip_prefix(host) {
+            Some("") => Some(if tls { 8443 } else { 9080 }),
+            _ => uri.port_u16().filter(|port| *port != 0),
+        };
+        let port = port.ok_or_else(|| format!("`{url}`: its port is no number from 1 to 65535"))?;
+        let name = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(host) => host.parse::<Ipv6Addr>().ok().map(|address| ServerName::IpAddress(address.into())),
+            None => ServerName::try_from(host.to_owned()).ok(),
+        };
+        let host = name.ok_or_else(|| format!("`{url}`: `{host}` is no host name and no IP address"))?;
+        Ok(Self { tls, host, port })
+    }
+
+    fn host_and_port(&self) -> String {
+        let host = self.host.to_str();
+        if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
     }
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        write!(f, "{}://{host}:{}", if self.tls { "https" } else { "http" }, self.port)
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.host_and_port())
     }
 }
 
@@ -207,16 +226,13 @@ impl Probe {
 
     async fn ask(&self, path: &str) -> Result<(u16, Bytes), String> {
         let no_connection = |error: std::io::Error| format!("{}: no connection: {error}", self.address);
-        let tcp = TcpStream::connect((self.address.host.as_str(), self.address.port))
-            .await
-            .map_err(no_connection)?;
+        let host = self.address.host.to_str();
+        let tcp = TcpStream::connect((host.as_ref(), self.address.port)).await.map_err(no_connection)?;
         if !self.address.tls {
             return self.converse(TokioIo::new(tcp), path).await;
         }
-        let name = ServerName::try_from(self.address.host.clone())
-            .map_err(|error| format!("{}: {error}", self.address))?;
-        let tls =
-            TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.map_err(no_connection)?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let tls = connector.connect(self.address.host.clone(), tcp).await.map_err(no_connection)?;
         self.converse(TokioIo::new(tls), path).await
     }
 
@@ -227,7 +243,7 @@ impl Probe {
         let failed = |error: hyper::Error| format!("{}: {error}", self.address);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
         let request = hyper::Request::get(path)
-            .header(hyper::header::HOST, format!("{}:{}", self.address.host, self.address.port))
+            .header(hyper::header::HOST, self.address.host_and_port())
             .header(hyper::header::ACCEPT, "application/json")
             .header(hyper::header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
