@@ -130,6 +130,11 @@ impl RunId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When it began, to the second, as its id says: texts of this kind sort by time.
+    pub fn second(&self) -> &str {
+        self.0.split('-').next().unwrap_or_default()
+    }
 }
 
 impl FromStr for RunId {

@@ -81,7 +81,23 @@ pub async fn holdings(agents: &Agents, name: &ClusterName, cluster: &Cluster) ->
     holdings
 }
 
+/// What runs are ordered by, oldest first. Two of one second (one ended, and the next was typed) are told apart by their
+/// leases' epochs, which only rise.
+pub fn age(run: &RunId, epoch: Option<u64>) -> impl Ord + use<> {
+    (run.second().to_owned(), epoch, run.clone())
+}
+
 impl Holdings {
+    /// The newest of these runs.
+    pub async fn newest(&self, journal: &Journal, runs: Vec<RunId>) -> Option<RunId> {
+        let last = runs.iter().map(RunId::second).max()?.to_owned();
+        let mut of_that_second = Vec::new();
+        for run in runs.into_iter().filter(|run| run.second() == last) {
+            of_that_second.push((self.read(journal, &run).await, run));
+        }
+        of_that_second.into_iter().max_by_key(|(copies, run)| age(run, copies.epoch())).map(|(_, run)| run)
+    }
+
     /// The runs there are copies of, whole or not, oldest first.
     pub fn runs(&self) -> Vec<RunId> {
         let mut runs: Vec<RunId> =
@@ -124,6 +140,11 @@ impl Holdings {
 }
 
 impl Copies {
+    /// The newest epoch the run held, as far as the copies tell.
+    pub fn epoch(&self) -> Option<u64> {
+        self.longest().ok().flatten().and_then(|server| self.whole.get(server)?.state().epoch())
+    }
+
     /// The server whose copy goes furthest; all others must be beginnings of it. `None`: there is none.
     pub fn longest(&self) -> Result<Option<&ServerName>, Fork> {
         let mut longest: Option<(&ServerName, &RunLog)> = None;
@@ -189,6 +210,15 @@ mod tests {
         assert_eq!(fork.at, 2);
         let text = fork.to_string();
         assert!(text.contains("that of here has 3 events") && text.contains("that of ums2 has 2"), "{text}");
+    }
+
+    #[test]
+    fn of_two_runs_of_one_second_the_later_lease_is_the_newer() {
+        let run = |text: &str| text.parse::<RunId>().unwrap();
+        let (first, second) = (run("20261126t160322-b1d70e"), run("20261126t160322-471e0f"));
+        assert!(age(&first, Some(1)) < age(&second, Some(2)));
+        assert!(age(&second, Some(9)) < age(&run("20261126t160323-000000"), Some(1)), "of other servers");
+        assert!(age(&first, None) < age(&second, Some(1)), "nothing of it can be used");
     }
 
     #[test]

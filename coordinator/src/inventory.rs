@@ -49,6 +49,13 @@ pub struct Cluster {
     pub servers: BTreeMap<ServerName, Server>,
 }
 
+impl Cluster {
+    /// Where a server stands, if that was said.
+    pub fn site_of(&self, server: &ServerName) -> Option<&SiteName> {
+        self.servers.get(server)?.site.as_ref()
+    }
+}
+
 /// One enrolled server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -258,6 +258,11 @@ impl What {
         }
     }
 
+    /// Whether it may take its server's UMS Server away for a while: a restore may stop it.
+    pub fn disturbs(&self) -> bool {
+        matches!(self, Self::Restart { .. } | Self::Restore { .. } | Self::RestoreOwn { .. })
+    }
+
     /// What it does, in a few words without the server.
     pub fn title(&self) -> String {
         match self {
@@ -322,6 +327,11 @@ impl Plan {
                 _ => None,
             })
             .collect()
+    }
+
+    /// The servers whose UMS Server may be away for a while.
+    pub fn disturbed(&self) -> BTreeSet<&ServerName> {
+        self.steps.iter().filter(|step| step.what.disturbs()).filter_map(|step| step.what.server()).collect()
     }
 
     /// What differs between the facts this plan rests on and those of a newer plan; empty: nothing.

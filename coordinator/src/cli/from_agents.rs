@@ -1,5 +1,6 @@
 //! `--from-agents`: a run whose journal is lost here is taken from the copies its agents keep.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use umsid_common::name::{ClusterName, RunId, ServerName};
 use super::printout::{Cell, Tone};
 use super::runs::open_journal;
 use super::{Context, Format};
-use crate::copies::{Copies, Holdings, holdings, longer};
+use crate::copies::{Copies, Holdings, age, holdings, longer};
 use crate::exit::{self, Exit};
 use crate::journal::{Journal, JournalError, RunLog};
 use crate::run::Standing;
@@ -35,9 +36,11 @@ pub(super) async fn take_over(
 ) -> anyhow::Result<RunId> {
     let holdings = ask(context, cluster).await?;
     let journal = open_journal(context).await?;
-    let runs =
-        holdings.runs().into_iter().filter(|run| wanted.is_none_or(|text| run.as_str().starts_with(text)));
-    let Some(run) = runs.max() else { return Err(nothing(cluster, wanted, &holdings).into()) };
+    let mut runs = holdings.runs();
+    runs.retain(|run| wanted.is_none_or(|text| run.as_str().starts_with(text)));
+    let Some(run) = holdings.newest(&journal, runs).await else {
+        return Err(nothing(cluster, wanted, &holdings).into());
+    };
     let mut copies = holdings.read(&journal, &run).await;
     let longest = copies.longest().map_err(|fork| forked(&run, cluster, fork))?.cloned();
     for (server, why) in copies.damaged.iter().filter(|_| longest.is_some()) {
@@ -91,10 +94,12 @@ async fn write_down(
 pub(super) async fn list(context: &Context, cluster: &ClusterName) -> anyhow::Result<Exit> {
     let holdings = ask(context, cluster).await?;
     let journal = open_journal(context).await?;
-    let mut entries = Vec::new();
-    for run in holdings.runs().into_iter().rev() {
-        entries.push(entry(&holdings.read(&journal, &run).await, run));
+    let mut found = Vec::new();
+    for run in holdings.runs() {
+        found.push((holdings.read(&journal, &run).await, run));
     }
+    found.sort_by_cached_key(|(copies, run)| Reverse(age(run, copies.epoch())));
+    let entries: Vec<Entry> = found.into_iter().map(|(copies, run)| entry(&copies, run)).collect();
     if context.out.format() == Format::Json {
         context.out.json(&json!({ "runs": entries, "silent": holdings.silent }))?;
     } else if entries.is_empty() && holdings.silent.is_empty() {

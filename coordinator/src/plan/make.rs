@@ -54,8 +54,7 @@ pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
     }
 }
 
-/// The servers to be synchronized: those asked for, or all that are not in sync. The canary comes first: a server that
-/// is healthy now, so that what goes wrong with it was not wrong before.
+/// The servers to be synchronized: those asked for, or all that are not in sync; the canary first.
 fn targets(basis: &Basis<'_>, request: &Request) -> Vec<ServerName> {
     if request.kind != Kind::Sync {
         return Vec::new();
@@ -74,22 +73,42 @@ fn targets(basis: &Basis<'_>, request: &Request) -> Vec<ServerName> {
         })
         .map(|(server, _)| server.clone())
         .collect();
-    targets.sort_by_cached_key(|server| (!is_healthy(basis, server), site_order(basis, server)));
+    targets.sort_by_cached_key(|server| by_site(basis, server));
+    let canary = canary(basis, &targets);
+    targets.sort_by_cached_key(|server| {
+        (
+            Some(server) != canary.as_ref(),
+            canary.as_ref().is_none_or(|it| !at_one_site(basis, it, server)),
+            by_site(basis, server),
+        )
+    });
     targets
+}
+
+/// A server that is healthy now, so that what goes wrong with it was not wrong before. Not one whose neighbour is down:
+/// with it the site would be. Where only such are left, the one that is down itself.
+fn canary(basis: &Basis<'_>, targets: &[ServerName]) -> Option<ServerName> {
+    let (healthy, unwell): (Vec<&ServerName>, Vec<&ServerName>) =
+        targets.iter().partition(|server| is_healthy(basis, server));
+    let alone = |server: &&&ServerName| !unwell.iter().any(|other| at_one_site(basis, other, server));
+    healthy.iter().find(alone).or_else(|| unwell.first()).map(|server| (*server).clone())
+}
+
+fn at_one_site(basis: &Basis<'_>, one: &ServerName, other: &ServerName) -> bool {
+    basis.cluster.site_of(one).is_some_and(|site| basis.cluster.site_of(other) == Some(site))
 }
 
 fn is_healthy(basis: &Basis<'_>, server: &ServerName) -> bool {
     basis.survey.report(server).is_some_and(|report| complaint(&report.inspection).is_none())
 }
 
-/// Site by site, so that no site is disturbed twice.
-fn site_order(basis: &Basis<'_>, server: &ServerName) -> (Option<String>, ServerName) {
-    let site = basis.cluster.servers.get(server).and_then(|entry| entry.site.as_ref());
-    (site.map(ToString::to_string), server.clone())
+/// Site by site, so that no site is disturbed twice; of a site, what is down already before what would be down with it.
+fn by_site(basis: &Basis<'_>, server: &ServerName) -> (Option<SiteName>, bool, ServerName) {
+    (basis.cluster.site_of(server).cloned(), is_healthy(basis, server), server.clone())
 }
 
-/// The servers a run takes leases on, in restart order; the Main server last, so that the others find it while they
-/// start.
+/// The servers a run takes leases on, in restart order: what is down already first, so that nothing is down with it; the
+/// Main server last, so that the others find it while they start.
 fn participants(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<ServerName> {
     let main = basis.assessment.main.as_ref().ok().map(|main| &main.server);
     let everyone =
@@ -105,7 +124,9 @@ fn participants(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) ->
         })
         .cloned()
         .collect();
-    servers.sort_by_cached_key(|server| (Some(server) == main, site_order(basis, server)));
+    servers.sort_by_cached_key(|server| {
+        (is_healthy(basis, server), Some(server) == main, by_site(basis, server))
+    });
     servers
 }
 
@@ -200,7 +221,7 @@ impl Draft<'_> {
             let mut done = BTreeSet::new();
             let mut at_site: BTreeMap<SiteName, u32> = BTreeMap::new();
             for server in batch {
-                let site = self.cluster.servers.get(server).and_then(|entry| entry.site.clone());
+                let site = self.cluster.site_of(server).cloned();
                 let neighbour = site.as_ref().and_then(|site| at_site.get(site)).copied();
                 let before = neighbour.map_or_else(|| ready.clone(), |step| [step].into());
                 let restore = What::Restore { server: server.clone() };
@@ -232,7 +253,10 @@ fn notes(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<St
         }
         if targets.contains(server) && !is_healthy(basis, server) {
             let status = format!("{:?}", inspection.health.status).to_lowercase();
-            notes.push(format!("{server} is not healthy now: {status}"));
+            let site = basis.cluster.site_of(server);
+            let turn =
+                site.map_or(String::new(), |site| format!("; it comes before its neighbours at {site}"));
+            notes.push(format!("{server} is not healthy now: {status}{turn}"));
         }
         if inspection.update_mode.is_none() && request.kind == Kind::Sync {
             notes.push(format!("{server}: whether it is in update mode could not be read; it must not be"));

@@ -63,6 +63,7 @@ pub fn preflight(basis: &Basis<'_>, request: &Request, plan: &Plan) -> Vec<Refus
         for (server, report) in &reports {
             one_server(basis, plan, server, report, &mut found);
         }
+        neighbours(basis, plan, &mut found);
     }
     found.0
 }
@@ -182,6 +183,25 @@ fn clocks(reports: &[(&ServerName, &Report)], found: &mut Refusals) {
     if apart > LARGEST_SKEW_MS {
         let what = format!("the clocks of {slow} and {fast} are {} s apart", apart / 1000);
         found.add(RefusalKind::Servers, what, "at most 60 s are allowed: correct the time (NTP) first");
+    }
+}
+
+/// A server that is down and has no part in this would be down together with its neighbour that has.
+fn neighbours(basis: &Basis<'_>, plan: &Plan, found: &mut Refusals) {
+    let disturbed = plan.disturbed();
+    for (other, answer) in &basis.survey.servers {
+        let Ok(report) = &answer.report else { continue };
+        let Some(site) = basis.cluster.site_of(other).filter(|_| !plan.servers.contains_key(other)) else {
+            continue;
+        };
+        let with_it = disturbed.iter().find(|server| basis.cluster.site_of(server) == Some(site));
+        if let (Some(server), Some(complaint)) = (with_it, complaint(&report.inspection)) {
+            let what = format!("{other} is not healthy, at the site of {server} ({site}): {complaint}");
+            let remedy = format!(
+                "bring it up first (`umsid restart --only {other}`), or name it too, so that its turn comes before that of {server}"
+            );
+            found.add(RefusalKind::Servers, what, remedy);
+        }
     }
 }
 

@@ -129,7 +129,7 @@ fn two_of_one_site_are_never_disturbed_at_the_same_time_whatever_the_batch() {
         stage.cluster.servers.get_mut(&name(server)).unwrap().site = Some(site.parse().unwrap());
     }
     let (plan, _) = planned(&stage, &Request { batch: 4, ..Request::sync() });
-    let disturbs = |step: &&Step| matches!(step.what, What::Restore { .. } | What::Restart { .. });
+    let disturbs = |step: &&Step| step.what.disturbs();
     let site = |step: &Step| plan.servers[step.what.server().unwrap()].site.clone();
     let mut side_by_side = 0;
     for (number, one) in plan.steps.iter().filter(disturbs).enumerate() {
@@ -150,6 +150,73 @@ fn an_unhealthy_target_is_never_the_canary_while_there_is_another() {
     assert_eq!(refusals, []);
     assert_eq!(plan.canary(), Some(&name("ums3")));
     assert!(plan.notes.iter().any(|note| note == "ums2 is not healthy now: err"), "{:?}", plan.notes);
+}
+
+/// Four targets at two sites, some of them down.
+fn two_sites(down: &[&str]) -> Stage {
+    let names = ["ums1", "ums2", "ums3", "ums4", "ums5"];
+    let mut stage =
+        Stage::new(&names.map(|name| (name, labelled(if name == "ums1" { "a" } else { name }, "a"))));
+    for (server, site) in names.into_iter().zip(["north", "north", "north", "south", "south"]) {
+        stage.cluster.servers.get_mut(&name(server)).unwrap().site = Some(site.parse().unwrap());
+    }
+    for server in down {
+        stage.inspection(server).health.status = HealthStatus::Unreachable;
+    }
+    stage
+}
+
+/// Not of one run alone: what is down already, perhaps because of a run before, is up before its neighbour is disturbed.
+#[test]
+fn no_server_is_disturbed_while_its_neighbour_is_down() {
+    let requests = [
+        Request::sync(),
+        Request { batch: 9, restart_first: true, rehearse: true, ..Request::sync() },
+        Request { kind: Kind::Restart, ..Request::sync() },
+    ];
+    let (mut canaries, mut held_back) = (Vec::new(), 0);
+    for (request, down) in requests.iter().flat_map(|request| {
+        [&["ums3"][..], &["ums5"], &["ums3", "ums5"], &["ums2", "ums3"]].map(|down| (request, down))
+    }) {
+        let (plan, refusals) = planned(&two_sites(down), request);
+        assert_eq!(refusals, []);
+        canaries.push(plan.canary().map(ToString::to_string));
+        let site = |server: &ServerName| plan.servers[server].site.clone();
+        for step in plan.steps.iter().filter(|step| step.what.disturbs()) {
+            let server = step.what.server().unwrap();
+            for neighbour in down.iter().map(|down| name(down)).filter(|down| site(down) == site(server)) {
+                if down.contains(&server.as_str()) {
+                    continue;
+                }
+                let up =
+                    plan.steps.iter().find(|other| other.what == What::Restart { server: neighbour.clone() });
+                assert!(
+                    comes_after(&plan, step.no, up.unwrap().no),
+                    "{server} before {neighbour}: {:?}",
+                    titles(&plan)
+                );
+                held_back += 1;
+            }
+        }
+    }
+    let first = |server: &str| Some(server.to_owned());
+    assert_eq!(canaries[..4], [first("ums4"), first("ums2"), first("ums3"), first("ums4")]);
+    assert!(held_back > 20);
+}
+
+#[test]
+fn a_server_down_that_has_no_part_in_it_stands_in_its_neighbours_way() {
+    let sync = Request { only: vec![name("ums4")], restart: RestartScope::Restored, ..Request::sync() };
+    let restart = Request { kind: Kind::Restart, ..sync.clone() };
+    for request in [sync, restart] {
+        let text = refused(&two_sites(&["ums5"]), &request);
+        assert!(text.contains("ums5 is not healthy, at the site of ums4 (south)"), "{text}");
+        assert_eq!(planned(&two_sites(&["ums3"]), &request).1, [], "it is down elsewhere");
+        let both = Request { only: vec![name("ums4"), name("ums5")], ..request };
+        let (plan, refusals) = planned(&two_sites(&["ums5"]), &both);
+        assert_eq!(refusals, []);
+        assert_eq!(plan.restarts(), [&name("ums5"), &name("ums4")]);
+    }
 }
 
 #[test]

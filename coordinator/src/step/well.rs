@@ -100,14 +100,9 @@ pub(super) async fn pause(shift: &Shift, left: Duration) -> Result<(), End> {
     }
 }
 
-/// Whether a step may take this server's UMS Server away for a while: a restore may stop it.
+/// Whether a step may take this server's UMS Server away for a while.
 fn disturbs(step: &Step, server: &ServerName) -> bool {
-    match &step.what {
-        What::Restart { server: own }
-        | What::Restore { server: own }
-        | What::RestoreOwn { server: own, .. } => own == server,
-        _ => false,
-    }
+    step.what.disturbs() && step.what.server() == Some(server)
 }
 
 /// Whether this run has restarted a server, and what else is to be done to it waits for this step.

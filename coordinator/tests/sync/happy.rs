@@ -1,8 +1,8 @@
 //! Nothing goes wrong.
 
-use umsid_lab::Break;
+use umsid_lab::{Break, Event, Options};
 
-use crate::place::Place;
+use crate::place::{Place, Wanted};
 
 #[test]
 fn a_cluster_out_of_sync_is_brought_back() {
@@ -150,4 +150,25 @@ fn where_there_is_nothing_to_do_but_a_server_is_down_that_is_said() {
     assert_eq!(place.starts(), starts);
     place.umsid(&["restart", "--only", "ums2", "--yes"]).exits(0);
     place.umsid(&["sync", "--yes"]).exits(0);
+}
+
+/// A site is not taken away by disturbing the last of it that is up, whoever took the other down.
+#[test]
+fn what_is_down_is_up_before_its_neighbour_is_disturbed() {
+    let place =
+        Place::with(Wanted { lab: Options { servers: 4, ..Options::default() }, ..Wanted::default() });
+    place.lab.break_servers(&["ums2", "ums4"], Break::Lasting).unwrap();
+    let script = place.lab.server("ums2").unwrap().init_script.clone();
+    assert_cmd::Command::new(script).arg("stop").assert().success();
+    let starts = place.starts();
+    let down = "ums2 is not healthy, at the site of ums4 (site2): its UMS Server is stopped";
+    place.umsid(&["restart", "--only", "ums4", "--yes"]).exits(1).says(down);
+    place.umsid(&["sync", "--only", "ums4", "--restart", "restored", "--yes"]).exits(1).says(down);
+    assert_eq!(place.starts(), starts);
+    place.umsid(&["sync", "--yes", "--settle", "0"]).exits(0).shows("synchronized");
+    let last = |server: &str, event: Event| {
+        let history = place.lab.lifecycle(server).unwrap();
+        history.into_iter().rfind(|line| line.event == event).unwrap().time
+    };
+    assert!(last("ums2", Event::Listening) < last("ums4", Event::Stopped));
 }
