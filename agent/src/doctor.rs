@@ -1,22 +1,31 @@
 //! What the agent finds on this host, how, and what it does not find. Changes nothing.
 
 use std::io::{self, Write};
+use std::path::Path;
 
+use umsid_proto::failure::Failure;
 use umsid_proto::model::{Evidence, Label, RawOutput};
 
 use crate::config::Config;
 use crate::journals;
+use crate::owner;
 use crate::state::damage;
 use crate::ums::identity;
 use crate::ums::local::LocalUms;
 use crate::ums::{Findings, Ums as _};
 
-/// Shows everything; `true` if nothing was missing that the agent needs for its work.
+/// Shows everything; `true` if nothing was missing that the agent needs for its work. `helper` is where an agent without
+/// rights calls its helper.
 ///
 /// # Errors
 /// Only where nothing can be written to `out`.
-pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<bool> {
-    let ums = match LocalUms::without_sweeping(config) {
+pub async fn show(config: &Config, helper: &Path, out: &mut (impl Write + Send)) -> io::Result<bool> {
+    let user = owner::own_user(&config.state_dir);
+    // Root leaves nothing of his own in the state of an agent that is somebody else.
+    let aside = user.map(|_| tempfile::tempdir()).transpose()?;
+    let state_dir = aside.as_ref().map_or(config.state_dir.as_path(), tempfile::TempDir::path);
+    let ums = match LocalUms::without_sweeping(&Config { state_dir: state_dir.to_owned(), ..config.clone() })
+    {
         Ok(ums) => ums,
         Err(error) => {
             writeln!(out, "{}", chain(&error))?;
@@ -30,6 +39,7 @@ pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<
     };
     let findings = ums.look(false).await;
     let mut lines = Lines { out };
+    let answers = show_agent(&mut lines, config, user, helper).await?;
     lines.title("installation")?;
     lines.say("umsadmin-cli", &installation.umsadmin_cli.to_string())?;
     lines.say("install directory", &directory)?;
@@ -89,7 +99,36 @@ pub async fn show(config: &Config, out: &mut (impl Write + Send)) -> io::Result<
     if missing.is_empty() && damaged.is_empty() && copies.is_empty() && findings.problems.is_empty() {
         lines.say("problems", "none")?;
     }
-    Ok(missing.is_empty() && damaged.is_empty() && copies.is_empty())
+    Ok(answers && missing.is_empty() && damaged.is_empty() && copies.is_empty())
+}
+
+/// Whether an agent that is a user of its own reaches its helper; `true` where it needs none.
+async fn show_agent<W: Write>(
+    lines: &mut Lines<'_, W>,
+    config: &Config,
+    user: Option<u32>,
+    helper: &Path,
+) -> io::Result<bool> {
+    let Some(user) = user else { return Ok(true) };
+    lines.title("agent")?;
+    lines.say("user", &format!("{user}, who has no rights and calls umsid-helper"))?;
+    let answer = match reach(helper, config).await {
+        Ok(()) => return lines.say("helper", &format!("answers at {}", helper.display())).map(|()| true),
+        Err(failure) => failure,
+    };
+    lines.say("helper", &answer.to_string())?;
+    lines.say("what to do", &answer.remedy)?;
+    Ok(false)
+}
+
+#[cfg(unix)]
+async fn reach(helper: &Path, config: &Config) -> Result<(), Failure> {
+    crate::helper::RemoteUms::connect(helper, config).await.map(drop)
+}
+
+#[cfg(not(unix))]
+async fn reach(_: &Path, _: &Config) -> Result<(), Failure> {
+    Ok(())
 }
 
 fn show_ids<W: Write>(lines: &mut Lines<'_, W>, findings: &Findings) -> io::Result<()> {

@@ -119,7 +119,7 @@ impl From<DurableError> for EnrolError {
 pub struct Options {
     /// Where to listen; `None`: where the agent will.
     pub listen: Option<SocketAddr>,
-    /// A join file instead of a pairing code.
+    /// A join file instead of a pairing code; `-`: standard input.
     pub join: Option<PathBuf>,
     /// Replace an enrolment there is.
     pub again: bool,
@@ -252,8 +252,12 @@ async fn decided(mut progress: watch::Receiver<Progress>) -> Result<Enrolment, E
 }
 
 fn read_join_file(path: &Path) -> Result<(JoinFile, Secret), EnrolError> {
-    let path = path.to_owned();
-    let text = std::fs::read_to_string(&path).map(Zeroizing::new);
+    let (path, text) = if path == Path::new("-") {
+        (PathBuf::from("standard input"), std::io::read_to_string(std::io::stdin()))
+    } else {
+        (path.to_owned(), std::fs::read_to_string(path))
+    };
+    let text = text.map(Zeroizing::new);
     let text = text.map_err(|source| EnrolError::Read { path: path.clone(), source })?;
     let join: JoinFile =
         toml::from_str(&text).map_err(|source| EnrolError::NoJoinFile { path: path.clone(), source })?;

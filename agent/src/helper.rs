@@ -25,6 +25,12 @@ mod serve;
 pub use remote::RemoteUms;
 pub use serve::Helper;
 
+/// Where the agent calls its helper, as the package has it.
+pub const SOCKET: &str = "/run/umsid-helper.sock";
+
+/// Where a helper keeps what it needs for itself.
+pub const STATE_DIR: &str = "/var/lib/umsid-helper";
+
 /// What a message takes besides a backup, bytes: output of programs, bounded where it is captured.
 const LARGEST_TEXT: usize = 16 << 20;
 

@@ -9,7 +9,8 @@
 //! often it is asked for. Before anything is restored, `vault` must hold a safety backup that was really opened.
 //! What happens to the UMS goes through one trait, [`ums::Ums`]; where the agent has no rights itself, a helper has them.
 //!
-//! [`manager`] is how a service manager learns how it is. All that outlives the agent is in its [`state`] directory. [`enroll`] is how it gets its certificate.
+//! [`manager`] is how a service manager learns how it is. All that outlives the agent is in its [`state`] directory;
+//! [`owner`] is whose that is. [`enroll`] is how it gets its certificate.
 //!
 //! What an agent cannot do: run a command it is told, read or write a file it is told, take a path from the network,
 //! obey another agent.
@@ -21,6 +22,7 @@ pub mod exec;
 #[cfg(unix)]
 pub mod helper;
 pub mod manager;
+pub mod owner;
 pub mod peer;
 pub mod server;
 pub mod service;

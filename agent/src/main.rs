@@ -14,9 +14,16 @@ use umsid_agent::enroll::{Enrolling, Options};
 use umsid_agent::state::StateError;
 use umsid_agent::ums::Ums;
 use umsid_agent::ums::local::LocalUms;
-use umsid_agent::{Agent, Config, manager};
+use umsid_agent::{Agent, Config, manager, owner};
 use umsid_common::telemetry::{self, LogFormat};
 use umsid_common::tls::Tls;
+
+#[cfg(unix)]
+use umsid_agent::helper::SOCKET;
+
+/// There are no helpers.
+#[cfg(not(unix))]
+const SOCKET: &str = "";
 
 /// Beside one UMS Server: backs up, restores and restarts by the vendor's own tools, as `umsid` tells it.
 #[derive(Parser)]
@@ -36,7 +43,7 @@ enum Command {
         /// Listen here while waiting, instead of where the agent will.
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
-        /// A join file made by the coordinator, instead of a pairing code.
+        /// A join file made by the coordinator, instead of a pairing code; `-`: from standard input.
         #[arg(long, value_name = "FILE")]
         join: Option<PathBuf>,
         /// Replace the enrolment there is. The safety backups stay.
@@ -50,7 +57,11 @@ enum Command {
         helper: Option<PathBuf>,
     },
     /// Show everything the agent finds out about the UMS on this host, how, and what it could not find.
-    Doctor,
+    Doctor {
+        /// Where the helper is called, if the agent has one.
+        #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
+        helper: PathBuf,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -102,9 +113,12 @@ fn begin(cli: &Cli) -> anyhow::Result<()> {
         Command::Man { dir } => {
             return clap_mangen::generate_to(Cli::command(), dir).context("the pages cannot be written");
         }
-        Command::Enroll { .. } | Command::Run { .. } | Command::Doctor => {}
+        Command::Enroll { .. } | Command::Run { .. } | Command::Doctor { .. } => {}
     }
     let config = Config::load(cli.config.as_deref())?;
+    if let Command::Enroll { join, .. } = &cli.command {
+        owner::become_owner(&config.state_dir, join.as_deref())?;
+    }
     let format = if config.log.json { LogFormat::Json } else { LogFormat::Text };
     telemetry::to_stderr(format, &config.log.filter);
     // An agent waits most of its life: two threads are plenty, and a small stack of them little memory.
@@ -117,7 +131,7 @@ fn begin(cli: &Cli) -> anyhow::Result<()> {
     runtime.block_on(async {
         match &cli.command {
             Command::Run { helper } => run(&config, helper.as_deref()).await,
-            Command::Doctor => doctor(&config).await,
+            Command::Doctor { helper } => doctor(&config, helper).await,
             Command::Enroll { listen, join, again } => {
                 let options =
                     Options { listen: *listen, join: join.clone(), again: *again, ..Options::default() };
@@ -177,12 +191,12 @@ async fn enroll(config: &Config, options: &Options) -> anyhow::Result<()> {
     }
     let me = enrolling.complete(stop).await?;
     writeln!(talk, "Enrolled as {}.", me.identity())?;
-    writeln!(talk, "Start the agent now: `umsid-agent run`, or as a service of this host.")?;
+    writeln!(talk, "Start the agent now: {}", manager::how_to_start())?;
     Ok(())
 }
 
-async fn doctor(config: &Config) -> anyhow::Result<()> {
-    if umsid_agent::doctor::show(config, &mut std::io::stdout()).await? {
+async fn doctor(config: &Config, helper: &Path) -> anyhow::Result<()> {
+    if umsid_agent::doctor::show(config, helper, &mut std::io::stdout()).await? {
         return Ok(());
     }
     anyhow::bail!("something the agent needs is missing: see above")

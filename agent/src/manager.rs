@@ -2,6 +2,25 @@
 //! has asked for that nobody is told.
 
 use std::future::Future;
+use std::path::Path;
+
+/// Where packages and administrators put units.
+const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// Where there is no systemd.
+const SCRIPT: &str = "/etc/init.d/umsid-agent";
+
+/// What to type so that the agent of this host serves from now on.
+pub fn how_to_start() -> &'static str {
+    if Path::new("/run/systemd/system").is_dir() {
+        if UNITS.iter().any(|dir| Path::new(dir).join("umsid-agent.service").exists()) {
+            return "systemctl enable --now umsid-agent";
+        }
+    } else if Path::new(SCRIPT).exists() {
+        return "/etc/init.d/umsid-agent start";
+    }
+    "`umsid-agent run`, or as a service of this host"
+}
 
 /// The agent listens.
 pub fn ready() {

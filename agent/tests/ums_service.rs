@@ -298,7 +298,7 @@ async fn the_doctor_shows_what_there_is_and_what_is_missing() {
     config.service.script = Some(server.init_script.clone());
     config.service.pid_file = Some(server.pid_file.clone());
     let mut out = Vec::new();
-    let well = umsid_agent::doctor::show(&config, &mut out).await.unwrap();
+    let well = umsid_agent::doctor::show(&config, "/no/helper".as_ref(), &mut out).await.unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(well, "{text}");
     for part in [
@@ -316,7 +316,10 @@ async fn the_doctor_shows_what_there_is_and_what_is_missing() {
     let lease = config.state_dir.join("lease.json");
     durable::replace(&lease, b"{", Access::Private).unwrap();
     let mut out = Vec::new();
-    assert!(!umsid_agent::doctor::show(&config, &mut out).await.unwrap(), "the agent would not start");
+    assert!(
+        !umsid_agent::doctor::show(&config, "/no/helper".as_ref(), &mut out).await.unwrap(),
+        "the agent would not start"
+    );
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("lease.json is damaged") && text.contains("what to do"), "{text}");
     std::fs::remove_file(&lease).unwrap();
@@ -324,7 +327,7 @@ async fn the_doctor_shows_what_there_is_and_what_is_missing() {
     config.ums.umsadmin_cli =
         Some(umsid_agent::config::CommandLine::program(Path::new("/nonexistent/umsadmin-cli")));
     let mut out = Vec::new();
-    assert!(!umsid_agent::doctor::show(&config, &mut out).await.unwrap());
+    assert!(!umsid_agent::doctor::show(&config, "/no/helper".as_ref(), &mut out).await.unwrap());
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("no /nonexistent/umsadmin-cli") && text.contains("set ums.umsadmin_cli"), "{text}");
 }

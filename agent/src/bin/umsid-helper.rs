@@ -18,10 +18,10 @@ mod unix {
     use std::time::Duration;
 
     use anyhow::Context as _;
-    use clap::Parser;
+    use clap::{CommandFactory as _, Parser};
     use tokio::net::UnixListener;
     use tokio::signal::unix::{SignalKind, signal};
-    use umsid_agent::helper::Helper;
+    use umsid_agent::helper::{self, Helper};
     use umsid_agent::ums::local::LocalUms;
     use umsid_agent::{Config, exec};
     use umsid_common::durable;
@@ -35,7 +35,7 @@ mod unix {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Where it keeps what it needs for itself.
-        #[arg(long, value_name = "DIR", default_value = "/var/lib/umsid-helper")]
+        #[arg(long, value_name = "DIR", default_value = helper::STATE_DIR)]
         state_dir: PathBuf,
         /// Ends when nothing was asked for this many seconds; systemd starts it again.
         #[arg(long, value_name = "SECONDS")]
@@ -43,6 +43,9 @@ mod unix {
         /// Listens here, where no service manager hands over a socket.
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
+        /// Writes the manual page into this directory, and does nothing else.
+        #[arg(long, value_name = "DIR", hide = true)]
+        man: Option<PathBuf>,
     }
 
     pub(super) fn main() -> ExitCode {
@@ -59,6 +62,9 @@ mod unix {
     }
 
     fn run(cli: &Cli) -> anyhow::Result<()> {
+        if let Some(dir) = &cli.man {
+            return clap_mangen::generate_to(Cli::command(), dir).context("the page cannot be written");
+        }
         let config = Config::load(cli.config.as_deref())?;
         let format = if config.log.json { LogFormat::Json } else { LogFormat::Text };
         telemetry::to_stderr(format, &config.log.filter);

@@ -81,7 +81,7 @@ async fn whoever_meets_damage_is_told_what_to_do() {
     durable::replace(&config, text.as_bytes(), Access::Private).unwrap();
     let doctor = async || {
         let mut out = Vec::new();
-        umsid_agent::doctor::show(&server.config, &mut out).await.unwrap();
+        umsid_agent::doctor::show(&server.config, "/no/helper".as_ref(), &mut out).await.unwrap();
         String::from_utf8(out).unwrap()
     };
     let agent = CommandLine::program(Path::new(env!("CARGO_BIN_EXE_umsid-agent")));

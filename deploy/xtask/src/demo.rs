@@ -1,11 +1,12 @@
 //! The main job from end to end, on a lab: enrol, status, plan, sync, status.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -204,7 +205,7 @@ impl Stage {
         let agent = self.binaries.join("umsid-agent");
         let agent = |verb: &str| Program::new(&agent).args([Path::new("--config"), &config]).args([verb]);
         let mut waiting = agent("enroll").start(&log)?;
-        let code = first_line(&mut waiting).and_then(|code| {
+        let code = program::first_line(&mut waiting).context("no pairing code").and_then(|code| {
             let host = format!("127.0.0.1:{port}");
             let enroll =
                 ["enroll", &host, "--name", &server.name, "--cluster", CLUSTER, "--site", &server.site];
@@ -303,28 +304,16 @@ fn end_agent(pid: i32, dir: &Path) {
 #[cfg(not(unix))]
 fn end_agent(_pid: i32, _dir: &Path) {}
 
-/// The pairing code: what the agent prints on standard output.
-fn first_line(child: &mut Child) -> anyhow::Result<String> {
-    let out = child.stdout.take().context("the agent has no standard output")?;
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line)?;
-    ensure!(!line.trim().is_empty(), "the agent printed no pairing code");
-    Ok(line.trim().to_owned())
-}
-
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn wait_until_listening(port: u16, log: &Path) -> anyhow::Result<()> {
-    let begun = std::time::Instant::now();
-    while begun.elapsed().as_secs() < 15 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    bail!("the agent does not listen; see {}", log.display())
+    let what = format!("the agent to listen; see {}", log.display());
+    program::wait_for(&what, Duration::from_secs(15), || {
+        Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
+    })?;
+    Ok(())
 }
 
 /// Data, on standard output.

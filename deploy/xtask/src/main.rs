@@ -5,8 +5,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod demo;
+#[cfg(unix)]
+mod dist;
 mod faults;
+#[cfg(unix)]
+mod files;
 mod fuzz;
+#[cfg(unix)]
+mod hosts;
 mod program;
 
 /// What the repository does for itself
@@ -14,16 +20,24 @@ mod program;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
     Demo(demo::Demo),
+    #[cfg(unix)]
+    Dist(dist::Dist),
     Faults(faults::Faults),
     Fuzz(fuzz::Fuzz),
+    #[cfg(unix)]
+    Hosts(hosts::Hosts),
 }
 
 fn main() -> ExitCode {
     let task = Task::parse();
     let outcome = program::surviving_ctrl_c(|| match task {
         Task::Demo(demo) => demo.run(),
+        #[cfg(unix)]
+        Task::Dist(dist) => dist.run(),
         Task::Faults(faults) => faults.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
+        #[cfg(unix)]
+        Task::Hosts(hosts) => hosts.run(),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

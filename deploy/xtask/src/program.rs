@@ -6,8 +6,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -147,5 +149,30 @@ impl Program {
         std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
         let out = file.try_clone().context("cannot share a log file")?;
         self.command.stdout(out).stderr(file).spawn().with_context(|| format!("cannot start {}", self.line))
+    }
+}
+
+/// The first line a program prints on standard output.
+pub(crate) fn first_line(child: &mut Child) -> anyhow::Result<String> {
+    let out = child.stdout.take().context("the program has no standard output of its own")?;
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line)?;
+    ensure!(!line.trim().is_empty(), "it printed nothing");
+    Ok(line.trim().to_owned())
+}
+
+/// Waits until there is an answer; asks again meanwhile.
+pub(crate) fn wait_for<T>(
+    what: &str,
+    within: Duration,
+    mut ask: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        ensure!(begun.elapsed() < within, "waited {} s in vain for {what}", within.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
