@@ -15,11 +15,11 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::dist;
-use crate::files;
 use crate::program::{self, Program, first_line, talk, target_dir, wait_for};
 
 mod host;
 mod network;
+mod tree;
 
 use host::Host;
 use network::Network;
@@ -55,14 +55,14 @@ const SCRIPT: &str = "etc/init.d/igelRMserver";
 
 impl Hosts {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        provide()?;
+        tree::provide()?;
         let dir = target_dir().join("hosts");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let binaries = program::build(&["umsid", "umsid-agent", "umsid-lab"], self.release)?;
         let version = env!("CARGO_PKG_VERSION");
         let packages = dist::packages(&binaries, version)?;
         let newer = dist::packages(&binaries, &format!("{version}+1"))?;
-        let base = base(&dir)?;
+        let base = tree::base(&dir)?;
         let mut stage = Stage::set(&dir, &base, binaries)?;
         stage.install(&packages)?;
         stage.enrol()?;
@@ -80,66 +80,6 @@ impl Hosts {
         talk("every host went through it");
         Ok(())
     }
-}
-
-/// Installs what is missing here.
-fn provide() -> anyhow::Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "booting hosts needs root");
-    let missing: Vec<&str> = [
-        ("/usr/bin/systemd-nspawn", "systemd-container"),
-        ("/usr/sbin/debootstrap", "debootstrap"),
-        ("/usr/sbin/ip", "iproute2"),
-    ]
-    .into_iter()
-    .filter_map(|(program, package)| (!Path::new(program).exists()).then_some(package))
-    .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    talk(&format!("installing {}", missing.join(", ")));
-    let apt = || Program::new(Path::new("apt-get")).env("DEBIAN_FRONTEND", "noninteractive");
-    // A stale list is better than none.
-    let _ = apt().args(["update", "-qq"]).hear()?;
-    apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing).read_quietly()?;
-    Ok(())
-}
-
-/// The tree hosts are copied from; made once.
-fn base(dir: &Path) -> anyhow::Result<PathBuf> {
-    let base = dir.join("base");
-    if base.exists() {
-        return Ok(base);
-    }
-    let part = dir.join("base.part");
-    if part.exists() {
-        fs::remove_dir_all(&part).context("cannot remove what an earlier debootstrap left")?;
-    }
-    // From where this machine has its own packages.
-    let lists =
-        Program::new(Path::new("apt-get")).args(["indextargets", "--format", "$(CODENAME) $(REPO_URI)"]);
-    let lists = lists.read_quietly()?;
-    let mirror = lists.lines().find_map(|line| line.strip_prefix("bookworm "));
-    let mirror = mirror.context("this machine knows no mirror of Debian 12 (bookworm)")?;
-    talk("making a Debian tree by debootstrap");
-    Program::new(Path::new("debootstrap"))
-        .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm"])
-        .args([&part])
-        .args([mirror])
-        .read_quietly()?;
-    files::rename(&part, &base)?;
-    Ok(base)
-}
-
-/// The same without systemd, in this directory.
-fn plain(base: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
-    let plain = dir.join("plain");
-    Program::new(Path::new("cp")).args([Path::new("-a"), base, &plain]).read_quietly()?;
-    Program::new(Path::new("chroot"))
-        .args([&plain])
-        .args(["apt-get", "purge", "-y", "-q", "--allow-remove-essential", "systemd-sysv", "systemd", "dbus"])
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .read_quietly()?;
-    Ok(plain)
 }
 
 /// The hosts, their network, and the administrator's machine.
@@ -166,7 +106,7 @@ impl Stage {
         stage.lab(&["up", "--servers", "4", "--sites", "2", "--cluster", CLUSTER]).read(&[0])?;
         stage.lab(&["break", "ums2", "ums3", "ums4"]).read(&[0])?;
         stage.lab(&["down", "--keep"]).read(&[0])?;
-        let plain = plain(base, &stage.dir)?;
+        let plain = tree::plain(base, &stage.dir)?;
         for (number, base) in [(1, base), (2, base), (3, base), (4, &*plain)] {
             let name = format!("ums{number}");
             let mut host = Host::new(base, &stage.dir, &name, 10 + number, &lab)?;
@@ -369,7 +309,7 @@ impl Stage {
         let servers = truth["servers"].as_array().context("the lab tells of no servers")?;
         ensure!(servers.iter().all(|server| server["in_sync"] == true), "{truth:#}");
         for host in &self.hosts {
-            host.shell(ums_is_up(host))?;
+            host.shell(&ums_is_up(host))?;
             host.shell(agent_is_up(host))?;
             if host.systemd {
                 let failed = host.shell("systemctl --failed --no-legend")?;
@@ -406,7 +346,7 @@ impl Stage {
         ensure!(!host.shell("ls /var/lib/umsid-agent/vault")?.is_empty(), "the safety backups are gone");
         let started = host.shell("find /etc/systemd/system /etc/rc?.d -name '*umsid*'")?;
         ensure!(started.is_empty(), "it would still be started: {started}");
-        host.shell(ums_is_up(host))?;
+        host.shell(&ums_is_up(host))?;
         self.done(&format!("purged from {name}, only the safety backups are left"));
         Ok(())
     }
@@ -443,8 +383,8 @@ fn stand_in(host: &Host, server: &Path, lab: &Path) -> anyhow::Result<()> {
     host.enable(&format!("/{unit}"))
 }
 
-fn ums_is_up(host: &Host) -> &'static str {
-    if host.systemd { "systemctl is-active igel-ums-server" } else { "/etc/init.d/igelRMserver status" }
+fn ums_is_up(host: &Host) -> String {
+    if host.systemd { format!("systemctl is-active {UNIT}") } else { format!("/{SCRIPT} status") }
 }
 
 /// And will be after a boot.
