@@ -92,6 +92,13 @@ impl Package {
         Ok(())
     }
 
+    fn add_documents(&mut self) -> anyhow::Result<()> {
+        let dir = format!("usr/share/doc/{}", self.name);
+        self.add_file(&format!("{dir}/copyright"), 0o644, "LICENSE")?;
+        self.add_file(&format!("{dir}/README.md"), 0o644, "deploy/README.md")?;
+        self.add_file(&format!("{dir}/SECURITY.md"), 0o644, "deploy/SECURITY.md")
+    }
+
     /// What the program says of itself: manual pages and completions for shells.
     fn add_manual(&mut self, program: &Path, man: &[&str], shells: bool) -> anyhow::Result<()> {
         let pages = target_dir().join("dist").join(format!("man.{}", self.name));
@@ -139,7 +146,7 @@ fn agent(binaries: &Path) -> anyhow::Result<Package> {
     }
     package.add_manual(&agent, &["man"], true)?;
     package.add_manual(&helper, &["--man"], false)?;
-    package.add_file("usr/share/doc/umsid-agent/copyright", 0o644, "LICENSE")?;
+    package.add_documents()?;
     Ok(package)
 }
 
@@ -155,7 +162,7 @@ fn coordinator(binaries: &Path) -> anyhow::Result<Package> {
     let umsid = binaries.join("umsid");
     package.add_program("usr/bin/umsid", &umsid)?;
     package.add_manual(&umsid, &["man"], true)?;
-    package.add_file("usr/share/doc/umsid/copyright", 0o644, "LICENSE")?;
+    package.add_documents()?;
     Ok(package)
 }
 

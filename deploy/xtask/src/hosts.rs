@@ -69,6 +69,7 @@ impl Hosts {
         stage.is_unprivileged()?;
         stage.halted_by_a_host_without_power("ums3")?;
         stage.upgraded_while_halted(&newer[0], &["ums1", "ums2", "ums4"])?;
+        stage.stays_off_where_it_was_disabled("ums1", &newer[0])?;
         stage.goes_on_after_boot("ums3", &newer[0])?;
         // One with systemd, one without.
         for name in ["ums2", "ums4"] {
@@ -286,6 +287,20 @@ impl Stage {
             upgrade(host, deb)?;
         }
         self.done("the package was upgraded on the others meanwhile");
+        Ok(())
+    }
+
+    /// What an administrator has switched off no upgrade switches on.
+    fn stays_off_where_it_was_disabled(&mut self, name: &str, deb: &Path) -> anyhow::Result<()> {
+        let host = self.host(name)?;
+        let deb = host.put(deb)?;
+        host.shell("systemctl disable --now umsid-agent")?;
+        host.shell(&format!("apt-get install -y -q --reinstall {deb}"))?;
+        let state =
+            host.shell("systemctl is-active umsid-agent || systemctl is-enabled umsid-agent || true")?;
+        ensure!(state == "inactive\ndisabled\n", "a disabled agent after an upgrade: {state}");
+        host.shell("systemctl enable --now umsid-agent")?;
+        self.done("a disabled agent stayed off");
         Ok(())
     }
 
