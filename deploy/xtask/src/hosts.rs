@@ -194,18 +194,18 @@ impl Stage {
         Ok(())
     }
 
-    /// By pairing code, typed by root.
+    /// Typed by root: by pairing code, and one by a join file that only root can read.
     fn enrol(&self) -> anyhow::Result<()> {
         self.umsid(&["init", "--name", "hosts"]).read_quietly()?;
-        for (host, site) in self.hosts.iter().zip(SITES) {
+        for (index, (host, site)) in self.hosts.iter().zip(SITES).enumerate() {
             let log = self.dir.join(format!("{}.enroll.log", host.name));
-            let mut waiting = host.program("umsid-agent")?.args(["enroll"]).start(&log)?;
-            let code = first_line(&mut waiting)
-                .with_context(|| format!("no pairing code; see {}", log.display()))?;
             let enroll =
                 ["enroll", &host.address, "--name", &host.name, "--cluster", CLUSTER, "--site", site];
-            self.umsid(&[&enroll[..], &["--code", &code]].concat()).read_quietly()?;
-            ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
+            if index == 1 {
+                self.by_join_file(host, &enroll, &log)?;
+            } else {
+                self.by_code(host, &enroll, &log)?;
+            }
             let said = fs::read_to_string(&log)?;
             let next = if host.systemd {
                 "systemctl enable --now umsid-agent"
@@ -221,6 +221,31 @@ impl Stage {
             "after the enrolment: {states:?}"
         );
         self.done("the agents are enrolled and seen");
+        Ok(())
+    }
+
+    fn by_code(&self, host: &Host, enroll: &[&str], log: &Path) -> anyhow::Result<()> {
+        let mut waiting = host.program("umsid-agent")?.args(["enroll"]).start(log)?;
+        let code =
+            first_line(&mut waiting).with_context(|| format!("no pairing code; see {}", log.display()))?;
+        self.umsid(&[enroll, &["--code", &code]].concat()).read_quietly()?;
+        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
+        Ok(())
+    }
+
+    fn by_join_file(&self, host: &Host, enroll: &[&str], log: &Path) -> anyhow::Result<()> {
+        let dir = self.dir.join("join");
+        let there = dir.display().to_string();
+        let make = [enroll, &["--join-files", &there]].concat();
+        let (code, said) = self.umsid(&make).hear()?;
+        let file = dir.join(format!("{}.join", host.name));
+        ensure!(file.exists(), "umsid made no {} and ended with {code:?}: {said}", file.display());
+        let path = host.put(&file)?;
+        let mode = host.shell(&format!("stat -c '%U %a' {path}"))?;
+        ensure!(mode == "root 600\n", "the join file is open: {mode}");
+        let mut waiting = host.program("umsid-agent")?.args(["enroll", "--join", &path]).start(log)?;
+        self.umsid(&[&make[..], &["--wait", "60s"]].concat()).read_quietly()?;
+        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
         Ok(())
     }
 
