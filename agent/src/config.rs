@@ -66,8 +66,8 @@ fn default_state_dir() -> PathBuf {
 
 #[cfg(windows)]
 fn default_state_dir() -> PathBuf {
-    std::env::var_os("ProgramData")
-        .map_or_else(|| PathBuf::from(r"C:\ProgramData"), PathBuf::from)
+    umsid_windows::folders::program_data()
+        .unwrap_or_else(|_| PathBuf::from(r"C:\ProgramData"))
         .join("umsid-agent")
 }
 
@@ -91,6 +91,14 @@ pub enum ConfigError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Others may write it, and by that have the agent run what they like.
+    #[error("{path}: {who} may write it, and could have the agent run any program")]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// As the system calls them.
+        who: String,
     },
     /// Not TOML, an unknown key, or a value of the wrong kind.
     #[error("{path}, line {line}, `{key}`: {why}")]
@@ -125,7 +133,10 @@ impl Config {
         let named = path.is_some();
         let path = path.map_or_else(default_path, Path::to_owned);
         match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text, &path),
+            Ok(text) => {
+                refuse_what_others_write(&path)?;
+                Self::parse(&text, &path)
+            }
             Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(ConfigError::Read { path, source }),
         }
@@ -187,6 +198,28 @@ impl Config {
     }
 }
 
+/// On Windows every user may put files into directories where services have theirs.
+#[cfg(windows)]
+fn refuse_what_others_write(path: &Path) -> Result<(), ConfigError> {
+    use umsid_windows::acl;
+    // The owner of what comes with Windows.
+    const INSTALLER: &str = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464";
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let us = acl::me().map_err(read)?;
+    let found = acl::access(path).map_err(read)?;
+    let may = |who: &&String| ![acl::SYSTEM, acl::ADMINISTRATORS, INSTALLER, &us].contains(&who.as_str());
+    match std::iter::once(&found.owner).chain(&found.writers).find(may) {
+        None => Ok(()),
+        Some(other) => Err(ConfigError::Open { path: path.to_owned(), who: other.clone() }),
+    }
+}
+
+/// Elsewhere it is where only administrators write.
+#[cfg(not(windows))]
+fn refuse_what_others_write(_: &Path) -> Result<(), ConfigError> {
+    Ok(())
+}
+
 /// Line and dotted key at this offset of a TOML text.
 fn place(text: &str, at: usize) -> (usize, String) {
     let before = text.get(..at).unwrap_or(text);
@@ -242,6 +275,8 @@ impl CommandLine {
     }
 
     /// A program without arguments of its own.
+    ///
+    /// A path that is not Unicode becomes another one.
     pub fn program(path: &Path) -> Self {
         Self(vec![path.to_string_lossy().into_owned()])
     }

@@ -19,6 +19,8 @@ mod boot;
 mod capture;
 mod process;
 mod search;
+#[cfg(all(test, windows))]
+mod windows_tests;
 
 pub use boot::{by_the_clock, first as boot_moment, keep as keep_boot, moment, take as take_boot_moment};
 use capture::Capture;
@@ -30,6 +32,25 @@ pub use search::locate;
 
 /// How often the size of a running command's output is looked at.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// What programs get of the agent's own environment, besides `PATH`.
+const INHERITED: &[&str] = if cfg!(windows) {
+    &[
+        "ComSpec",
+        "PATHEXT",
+        "PROCESSOR_ARCHITECTURE",
+        "ProgramData",
+        "ProgramFiles",
+        "SystemDrive",
+        "SystemRoot",
+        "TEMP",
+        "TMP",
+        "USERPROFILE",
+        "windir",
+    ]
+} else {
+    &["HOME"]
+};
 
 /// How long a killed process may take to disappear. One that belongs to another user (behind `sudo`) may never.
 const REAP: Duration = Duration::from_secs(2);
@@ -300,7 +321,13 @@ impl<'a> Program<'a> {
         #[cfg(unix)]
         wrap.wrap(process_wrap::tokio::ProcessGroup::leader());
         #[cfg(windows)]
-        wrap.wrap(process_wrap::tokio::JobObject);
+        {
+            if !self.survives {
+                // The job as well: it ends with the agent.
+                wrap.wrap(process_wrap::tokio::KillOnDrop);
+            }
+            wrap.wrap(process_wrap::tokio::JobObject);
+        }
         wrap.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => missing(),
             io::ErrorKind::PermissionDenied => not_executable(name, &command, source),
@@ -312,7 +339,7 @@ impl<'a> Program<'a> {
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let mut all: Vec<(OsString, OsString)> = vec![("PATH".into(), search::search_path())];
         // Windows programs, and Java on any system, do not start without these.
-        for name in ["HOME", "SystemRoot", "SystemDrive", "TEMP", "TMP", "ProgramData", "ProgramFiles"] {
+        for name in INHERITED {
             if let Some(value) = std::env::var_os(name) {
                 all.push((name.into(), value));
             }

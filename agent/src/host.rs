@@ -113,14 +113,8 @@ pub(crate) fn disk(path: &Path) -> Option<Disk> {
 }
 
 /// Room on the disk this path is on.
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub(crate) fn disk(path: &Path) -> Option<Disk> {
-    let path = path.canonicalize().ok()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    disks
-        .list()
-        .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()))
-        .max_by_key(|disk| disk.mount_point().as_os_str().len())
-        .map(|disk| Disk { free: disk.available_space(), total: disk.total_space() })
+    let found = umsid_windows::disk::room(path).ok()?;
+    Some(Disk { free: found.free, total: found.total })
 }

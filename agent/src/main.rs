@@ -11,6 +11,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use umsid_agent::enroll::{Enrolling, Options};
+#[cfg(windows)]
+use umsid_agent::service::windows;
 use umsid_agent::state::StateError;
 use umsid_agent::ums::Ums;
 use umsid_agent::ums::local::LocalUms;
@@ -20,10 +22,6 @@ use umsid_common::tls::Tls;
 
 #[cfg(unix)]
 use umsid_agent::helper::SOCKET;
-
-/// There are no helpers.
-#[cfg(not(unix))]
-const SOCKET: &str = "";
 
 /// Beside one UMS Server: backs up, restores and restarts by the vendor's own tools, as `umsid` tells it.
 #[derive(Parser)]
@@ -53,14 +51,31 @@ enum Command {
     /// Serve, until told to stop.
     Run {
         /// Have what needs the UMS Server's rights done by umsid-helper, at this socket.
-        #[arg(long, value_name = "SOCKET")]
+        #[cfg_attr(unix, arg(long, value_name = "SOCKET"))]
+        #[cfg_attr(not(unix), arg(skip))]
         helper: Option<PathBuf>,
     },
     /// Show everything the agent finds out about the UMS on this host, how, and what it could not find.
     Doctor {
         /// Where the helper is called, if the agent has one.
-        #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
+        #[cfg_attr(unix, arg(long, value_name = "SOCKET", default_value = SOCKET))]
+        #[cfg_attr(not(unix), arg(skip))]
         helper: PathBuf,
+    },
+    /// Be a Windows service.
+    #[cfg(windows)]
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Start or stop a service, and come back when that is done: how the agent restarts the UMS Server.
+    #[cfg(windows)]
+    #[command(hide = true)]
+    Control {
+        /// What to do with it.
+        verb: windows::Verb,
+        /// Its name.
+        name: String,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -73,6 +88,23 @@ enum Command {
         /// Which.
         dir: PathBuf,
     },
+}
+
+/// What there is to do with a Windows service.
+#[cfg(windows)]
+#[derive(Subcommand)]
+enum ServiceCommand {
+    /// Install the agent as a service that is started with the system; one that is there is brought up to date.
+    Install,
+    /// Stop the service and remove it. Enrolment, records and backups stay.
+    Uninstall,
+    /// Start it, and wait until it runs.
+    Start,
+    /// Stop it, and wait until it has stopped: an operation that is going on may come to its end.
+    Stop,
+    /// What the service manager calls.
+    #[command(hide = true)]
+    Run,
 }
 
 fn main() -> ExitCode {
@@ -113,6 +145,10 @@ fn begin(cli: &Cli) -> anyhow::Result<()> {
         Command::Man { dir } => {
             return clap_mangen::generate_to(Cli::command(), dir).context("the pages cannot be written");
         }
+        #[cfg(windows)]
+        Command::Control { verb, name } => return Ok(windows::control(*verb, name, &mut std::io::stdout())?),
+        #[cfg(windows)]
+        Command::Service { command } => return service(cli, command),
         Command::Enroll { .. } | Command::Run { .. } | Command::Doctor { .. } => {}
     }
     let config = Config::load(cli.config.as_deref())?;
@@ -121,29 +157,49 @@ fn begin(cli: &Cli) -> anyhow::Result<()> {
     }
     let format = if config.log.json { LogFormat::Json } else { LogFormat::Text };
     telemetry::to_stderr(format, &config.log.filter);
-    // An agent waits most of its life: two threads are plenty, and a small stack of them little memory.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(32)
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match &cli.command {
-            Command::Run { helper } => run(&config, helper.as_deref()).await,
+            Command::Run { helper } => run(&config, helper.as_deref(), told_to_stop()?).await,
             Command::Doctor { helper } => doctor(&config, helper).await,
             Command::Enroll { listen, join, again } => {
                 let options =
                     Options { listen: *listen, join: join.clone(), again: *again, ..Options::default() };
                 enroll(&config, &options).await
             }
+            #[cfg(windows)]
+            Command::Service { .. } | Command::Control { .. } => Ok(()),
             Command::Completions { .. } | Command::Man { .. } => Ok(()),
         }
     })
 }
 
-async fn run(config: &Config, helper: Option<&Path>) -> anyhow::Result<()> {
-    let stop = told_to_stop()?;
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // An agent waits most of its life: two threads are plenty, and a small stack of them little memory.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")
+}
+
+#[cfg(windows)]
+fn service(cli: &Cli, command: &ServiceCommand) -> anyhow::Result<()> {
+    use umsid_agent::manager::windows as manager;
+    let mut out = std::io::stdout();
+    let config = cli.config.as_deref();
+    match command {
+        ServiceCommand::Install => manager::install(config, &mut out),
+        ServiceCommand::Uninstall => manager::uninstall(config, &mut out),
+        ServiceCommand::Start => manager::start(&mut out),
+        ServiceCommand::Stop => manager::stop(&mut out),
+        ServiceCommand::Run => {
+            manager::serve(config, |config, stop| runtime()?.block_on(run(config, None, stop)))
+        }
+    }
+}
+
+async fn run(config: &Config, helper: Option<&Path>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let ums: Arc<dyn Ums> = match helper {
         Some(socket) => through(socket, config).await?,
         None => Arc::new(LocalUms::new(config)?),
@@ -217,10 +273,15 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
 
 #[cfg(not(unix))]
 fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            tracing::warn!(%error, "cannot listen for Ctrl-C");
-            std::future::pending::<()>().await;
+    use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
+    let mut interrupt = ctrl_c().context("cannot listen for Ctrl-C")?;
+    let mut quit = ctrl_break().context("cannot listen for Ctrl-Break")?;
+    let mut close = ctrl_close().context("cannot listen for the end of the console")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+            _ = close.recv() => {}
         }
     })
 }

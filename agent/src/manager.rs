@@ -4,6 +4,12 @@
 use std::future::Future;
 use std::path::Path;
 
+#[cfg(windows)]
+pub mod windows;
+
+#[cfg(windows)]
+mod log;
+
 /// Where packages and administrators put units.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
@@ -12,6 +18,9 @@ const SCRIPT: &str = "/etc/init.d/umsid-agent";
 
 /// What to type so that the agent of this host serves from now on.
 pub fn how_to_start() -> &'static str {
+    if cfg!(windows) {
+        return "umsid-agent service install, then umsid-agent service start";
+    }
     if Path::new("/run/systemd/system").is_dir() {
         if UNITS.iter().any(|dir| Path::new(dir).join("umsid-agent.service").exists()) {
             return "systemctl enable --now umsid-agent";
@@ -68,15 +77,21 @@ fn tell(state: State) {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn tell(_: State) {}
+#[cfg(windows)]
+fn tell(state: State) {
+    windows::tell(match state {
+        State::Ready => windows::Phase::Running,
+        State::Lives => return,
+        State::Stopping => windows::Phase::Stopping,
+    });
+}
 
 #[cfg(target_os = "linux")]
 fn watchdog() -> Option<std::time::Duration> {
     sd_notify::watchdog_enabled()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 fn watchdog() -> Option<std::time::Duration> {
     None
 }

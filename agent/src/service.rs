@@ -16,6 +16,8 @@ use crate::ums::installation::Installation;
 pub mod command;
 pub mod init_script;
 pub mod systemd;
+#[cfg(windows)]
+pub mod windows;
 
 /// A service that could not be queried, started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +64,8 @@ pub trait ServiceControl: Send + Sync {
     async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError>;
 }
 
-/// Finds what controls the UMS Server: as configured, else the systemd unit, the init script, `umsadmin-cli`.
+/// Finds what controls the UMS Server: as configured, else the Windows service, the systemd unit, the init script,
+/// `umsadmin-cli`.
 ///
 /// # Errors
 /// [`ServiceError::NotFound`] with everything that was looked at.
@@ -76,7 +79,16 @@ pub async fn discover(
     let mut looked = Vec::new();
     let wanted = |kind| config.service.control.is_none_or(|configured| configured == kind);
 
-    if wanted(ServiceKind::Systemd) {
+    #[cfg(windows)]
+    if wanted(ServiceKind::WindowsService) {
+        let service = windows::WindowsService::new(config, rules.clone());
+        match service.is_known().await {
+            Ok(()) => return Ok(Box::new(service)),
+            Err(_) if config.service.control.is_some() => return Ok(Box::new(service)),
+            Err(why) => looked.push(why),
+        }
+    }
+    if cfg!(not(windows)) && wanted(ServiceKind::Systemd) {
         let unit = systemd::Systemd::new(config, rules.clone(), seeker.clone());
         match unit.is_known().await {
             Ok(()) => return Ok(Box::new(unit)),
@@ -85,7 +97,7 @@ pub async fn discover(
             Err(why) => looked.push(why),
         }
     }
-    if wanted(ServiceKind::InitScript) {
+    if cfg!(not(windows)) && wanted(ServiceKind::InitScript) {
         let script = config.service.script.clone().unwrap_or_else(|| PathBuf::from(init_script::USUAL));
         if config.service.control.is_some() || script.is_file() {
             return Ok(Box::new(init_script::control(&script, config, rules, seeker)));

@@ -148,3 +148,20 @@ fn a_named_file_must_be_there() {
         .unwrap();
     assert_eq!(Config::load(Some(&path)).unwrap().max_backup_bytes, 7);
 }
+
+#[test]
+fn what_controls_services_of_another_system_is_refused() {
+    let (ours, others): (&[&str], &[&str]) = if cfg!(windows) {
+        (&["windows-service"], &["systemd", "init-script"])
+    } else {
+        (&["systemd", "init-script"], &["windows-service"])
+    };
+    let with = |control| parse(&format!("[service]\ncontrol = \"{control}\"\nname = \"x\"\n"));
+    for control in ours.iter().chain(&["umsadmin-cli"]) {
+        assert_eq!(with(control).unwrap().service.name.as_deref(), Some("x"), "{control}");
+    }
+    for control in others {
+        let error = with(control).unwrap_err();
+        assert!(error.contains("`service.control`: there is no such thing on this system"), "{error}");
+    }
+}

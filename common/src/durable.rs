@@ -80,7 +80,7 @@ fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
 
 /// Puts a whole new content under this name: temporary file beside it, sync, rename, sync of the directory.
 pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), DurableError> {
-    let mut file = unfinished(directory_of(path))?;
+    let mut file = unfinished(directory_of(path), access)?;
     file.write_all(bytes).map_err(failed("cannot write", path))?;
     if access == Access::Public {
         open_to_all(file.as_file()).map_err(failed("cannot set the mode of", path))?;
@@ -95,7 +95,7 @@ pub fn append(path: &Path, length: u64, bytes: &[u8]) -> Result<(), DurableError
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(failed("cannot open", path))?;
+    let mut file = patiently(|| options.open(path)).map_err(failed("cannot open", path))?;
     let there = file.metadata().map_err(failed("cannot examine", path))?.len();
     if there < length {
         let why = format!("it has {there} bytes, and had {length}");
@@ -154,15 +154,53 @@ fn only_files(options: &mut fs::OpenOptions, links: Links, path: &Path) -> io::R
         let flags = (OFlags::NONBLOCK | refused).bits();
         std::os::unix::fs::OpenOptionsExt::custom_flags(options, i32::try_from(flags).unwrap_or_default());
     }
-    #[cfg(not(unix))]
-    if links == Links::Refused && path.is_symlink() {
+    #[cfg(windows)]
+    if links == Links::Refused {
+        std::os::windows::fs::OpenOptionsExt::custom_flags(options, OPEN_REPARSE_POINT);
+    }
+    let file = patiently(|| options.open(path))?;
+    let found = file.metadata()?;
+    #[cfg(windows)]
+    if links == Links::Refused && leads_elsewhere(&found) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
     }
-    let file = options.open(path)?;
-    if !file.metadata()?.is_file() {
+    if !found.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
     }
     Ok(file)
+}
+
+/// FILE_FLAG_OPEN_REPARSE_POINT: what is opened is the link itself.
+#[cfg(windows)]
+const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+
+/// FILE_ATTRIBUTE_REPARSE_POINT: a symbolic link, a junction, or anything else that leads to another place.
+#[cfg(windows)]
+fn leads_elsewhere(found: &fs::Metadata) -> bool {
+    std::os::windows::fs::MetadataExt::file_attributes(found) & 0x400 != 0
+}
+
+/// Does it again for a while where another program, as a virus scanner, has the file open for a moment.
+#[cfg(windows)]
+fn patiently<T>(what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    use backon::{BlockingRetryable as _, ExponentialBuilder};
+    use std::time::Duration;
+    // ERROR_ACCESS_DENIED, also what a file has that is about to go; ERROR_SHARING_VIOLATION; ERROR_LOCK_VIOLATION;
+    // ERROR_USER_MAPPED_FILE.
+    const HELD: [i32; 4] = [5, 32, 33, 1224];
+    // About three seconds in all: what is denied for good is told after that time too.
+    let waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_millis(250))
+        .with_max_times(18);
+    let is_held = |error: &io::Error| error.raw_os_error().is_some_and(|code| HELD.contains(&code));
+    what.retry(waits).when(is_held).call()
+}
+
+/// Nobody holds a file.
+#[cfg(not(windows))]
+fn patiently<T>(mut what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    what()
 }
 
 /// The content, or `None` where there is no such file: missing is an answer, unreadable is an error.
@@ -180,14 +218,15 @@ pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
 
 /// Removes a file and syncs its directory; `false` if it was not there.
 pub fn remove(path: &Path) -> Result<bool, DurableError> {
-    match fs::remove_file(path) {
+    match patiently(|| fs::remove_file(path)) {
         Ok(()) => sync_directory(directory_of(path)).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed("cannot remove", path)(error)),
     }
 }
 
-/// Makes sure this directory exists, is a directory (no link), belongs to us and is closed to everybody else (0700).
+/// Makes sure this directory exists, is a directory (no link), belongs to us and is closed to everybody else: 0700; on Windows
+/// open to the system, to administrators and to whoever runs this.
 ///
 /// An existing directory is judged, never changed: one that was open to others may already hold what they put there.
 ///
@@ -200,7 +239,7 @@ pub fn private_dir(path: &Path) -> Result<(), DurableError> {
         return sync_directory(directory_of(path));
     }
     let found = fs::symlink_metadata(path).map_err(failed("cannot examine", path))?;
-    match not_private(&found) {
+    match not_private(path, &found).map_err(failed("cannot examine", path))? {
         None => Ok(()),
         Some(why) => Err(DurableError::NotPrivate { path: path.to_owned(), why }),
     }
@@ -208,48 +247,71 @@ pub fn private_dir(path: &Path) -> Result<(), DurableError> {
 
 /// Creates the directory; `false` if something of that name is there already.
 fn make_private(path: &Path) -> io::Result<bool> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    let made = match builder.create(path) {
+    let made = match create_private(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            builder.recursive(true).create(directory_of(path))?;
-            builder.recursive(false).create(path)
+            make_private(directory_of(path))?;
+            create_private(path)
         }
         made => made,
     };
     match made {
-        // The umask may have taken from the mode what we need ourselves.
-        #[cfg(unix)]
-        Ok(()) => {
-            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map(|()| true)
-        }
-        #[cfg(not(unix))]
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn not_private(found: &fs::Metadata) -> Option<String> {
+#[cfg(unix)]
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    // The umask may have taken from the mode what we need ourselves.
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+}
+
+#[cfg(windows)]
+fn create_private(path: &Path) -> io::Result<()> {
+    umsid_windows::acl::create_private_dir(path)
+}
+
+fn not_private(path: &Path, found: &fs::Metadata) -> io::Result<Option<String>> {
+    #[cfg(windows)]
+    if leads_elsewhere(found) {
+        return Ok(Some("it leads to another place".into()));
+    }
     if found.is_symlink() {
-        return Some("it is a symbolic link".into());
+        return Ok(Some("it is a symbolic link".into()));
     }
     if !found.is_dir() {
-        return Some("it is not a directory".into());
+        return Ok(Some("it is not a directory".into()));
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let us = rustix::process::geteuid().as_raw();
-        if found.uid() != us {
-            return Some(format!("it belongs to user {}, not to user {us} who runs this", found.uid()));
-        }
-        if found.mode() & 0o077 != 0 {
-            return Some(format!("its mode is {:04o}, needed is 0700", found.mode() & 0o7777));
-        }
+    open_to_others(path, found)
+}
+
+#[cfg(unix)]
+fn open_to_others(_: &Path, found: &fs::Metadata) -> io::Result<Option<String>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let us = rustix::process::geteuid().as_raw();
+    if found.uid() != us {
+        return Ok(Some(format!("it belongs to user {}, not to user {us} who runs this", found.uid())));
     }
-    None
+    let mode = found.mode();
+    Ok((mode & 0o077 != 0).then(|| format!("its mode is {:04o}, needed is 0700", mode & 0o7777)))
+}
+
+#[cfg(windows)]
+fn open_to_others(path: &Path, _: &fs::Metadata) -> io::Result<Option<String>> {
+    use umsid_windows::acl;
+    let us = acl::me()?;
+    let found = acl::access(path)?;
+    let may = |who: &str| [acl::SYSTEM, acl::ADMINISTRATORS, &us].contains(&who);
+    if !may(&found.owner) {
+        return Ok(Some(format!("it belongs to {}, not to {us} who runs this", found.owner)));
+    }
+    let other = found.allowed.into_iter().find(|who| !may(who));
+    Ok(other
+        .map(|other| format!("{other} may open it too; it is to be open to the system and administrators")))
 }
 
 /// Removes what interrupted writes left in this directory; the number of files removed. No directory, no left-overs.
@@ -264,7 +326,7 @@ pub fn sweep(dir: &Path) -> Result<u32, DurableError> {
         let entry = entry.map_err(failed("cannot list", dir))?;
         let is_dir = entry.file_type().map_err(failed("cannot examine", &entry.path()))?.is_dir();
         if !is_dir && entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
-            fs::remove_file(entry.path()).map_err(failed("cannot remove", &entry.path()))?;
+            patiently(|| fs::remove_file(entry.path())).map_err(failed("cannot remove", &entry.path()))?;
             removed += 1;
         }
     }
@@ -285,7 +347,7 @@ pub struct Incoming {
 impl Incoming {
     /// Begins a file in this directory that may not grow past `limit` bytes.
     pub fn create(dir: &Path, limit: u64) -> Result<Self, DurableError> {
-        Ok(Self { file: unfinished(dir)?, digester: Digester::default(), size: 0, limit })
+        Ok(Self { file: unfinished(dir, Access::Private)?, digester: Digester::default(), size: 0, limit })
     }
 
     /// Takes in the next piece.
@@ -379,23 +441,59 @@ pub fn digest_of(mut from: impl io::Read) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// A new private file of a name nobody can foresee (O_EXCL, 0600), removed when dropped.
-fn unfinished(dir: &Path) -> Result<NamedTempFile, DurableError> {
+/// A new private file of this name, for reading and writing; an error if there is something of that name.
+pub fn create_private_file(path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        let mut options = File::options();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.read(true).write(true).create_new(true).open(path)
+    }
+    #[cfg(windows)]
+    umsid_windows::acl::create_private_file(path)
+}
+
+/// A new file of a name nobody can foresee (O_EXCL), removed when dropped. On Unix it is private (0600), whatever it will be.
+#[cfg_attr(unix, expect(unused_variables, reason = "there a file can be opened to all when it is whole"))]
+fn unfinished(dir: &Path, access: Access) -> Result<NamedTempFile, DurableError> {
     fault::moment("file write");
     let mut builder = tempfile::Builder::new();
     builder.prefix("").rand_bytes(16).suffix(UNFINISHED);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
-    builder.tempfile_in(dir).map_err(failed("cannot create a file in", dir))
+    #[cfg(unix)]
+    let made = builder.tempfile_in(dir);
+    #[cfg(windows)]
+    let made = builder.make_in(dir, |path| match access {
+        Access::Private => create_private_file(path),
+        Access::Public => File::options().read(true).write(true).create_new(true).open(path),
+    });
+    made.map_err(failed("cannot create a file in", dir))
 }
 
 /// Syncs the file by its name, for another program may have put another in its place; renames; syncs the directory.
 fn publish(file: NamedTempFile, path: &Path) -> Result<(), DurableError> {
-    let by_name = File::options().write(true).open(file.path()).map_err(failed("cannot open", path))?;
+    let by_name =
+        patiently(|| File::options().write(true).open(file.path())).map_err(failed("cannot open", path))?;
     fault::moment("file sync");
     by_name.sync_all().map_err(failed("cannot sync", path))?;
-    file.persist(path).map_err(|error| failed("cannot put into place", path)(error.error))?;
+    put_into_place(file, path).map_err(failed("cannot put into place", path))?;
     sync_directory(directory_of(path))
+}
+
+#[cfg(unix)]
+fn put_into_place(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Also in the place of a file that somebody is reading: the library's own way is refused then.
+#[cfg(windows)]
+#[expect(clippy::disallowed_methods, reason = "this is where files are renamed")]
+fn put_into_place(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    let mut file = file.into_temp_path();
+    patiently(|| fs::rename(&file, path))?;
+    file.disable_cleanup(true);
+    Ok(())
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -459,8 +557,11 @@ mod tests {
         let dir = scratch();
         let path = dir.path().join("file");
         replace(&path, b"one", Access::Private).unwrap();
+        // So it is on Windows too, but not with Wine.
+        #[cfg(unix)]
         let old = File::open(&path).unwrap();
         replace(&path, b"two", Access::Private).unwrap();
+        #[cfg(unix)]
         assert_eq!(io::read_to_string(old).unwrap(), "one", "who had it open keeps reading the old one");
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["file"]);
@@ -508,6 +609,8 @@ mod tests {
         assert_eq!(names(dir.path()), ["file"]);
     }
 
+    // On Windows a file that is open keeps its name.
+    #[cfg(unix)]
     #[test]
     fn a_file_another_program_wrote_is_hashed_when_committed() {
         let dir = scratch();

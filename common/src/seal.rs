@@ -316,9 +316,8 @@ pub fn open(
 
     let mut file = tempfile::Builder::new();
     file.prefix("").rand_bytes(16).suffix(".ksbak");
-    #[cfg(unix)]
-    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
-    let mut file = file.tempfile_in(into).map_err(failed("cannot create a file in", into))?;
+    let mut file =
+        file.make_in(into, durable::create_private_file).map_err(failed("cannot create a file in", into))?;
     let (digest, size) = pieces.extract(BACKUP, limit, &mut file, into)?;
     let password = Zeroizing::new(pieces.take(content::PASSWORD, PASSWORD_LIMIT)?);
     let password = std::str::from_utf8(&password)

@@ -210,9 +210,9 @@ fn default_dir() -> Option<PathBuf> {
     Some(state.join("umsid"))
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 fn default_dir() -> Option<PathBuf> {
-    std::env::var_os("ProgramData").map(|base| PathBuf::from(base).join("umsid"))
+    Some(umsid_windows::folders::program_data().ok()?.join("umsid"))
 }
 
 #[cfg(test)]

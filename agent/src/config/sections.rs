@@ -160,6 +160,8 @@ pub struct Service {
     pub control: Option<ServiceKind>,
     /// The systemd unit, unless `igel-ums-server`.
     pub unit: Option<String>,
+    /// The Windows service, unless `IGELRMGUIServer`.
+    pub name: Option<String>,
     /// The init script, unless `/etc/init.d/igelRMserver`.
     pub script: Option<PathBuf>,
     /// Put before `systemctl` and the init script, as `["sudo", "-n"]`.
@@ -185,6 +187,8 @@ pub struct Service {
 pub enum ServiceKind {
     /// A systemd unit.
     Systemd,
+    /// A Windows service.
+    WindowsService,
     /// An init script.
     InitScript,
     /// `umsadmin-cli server …`.
@@ -200,6 +204,14 @@ impl Service {
             (commands && command.is_none())
                 .then(|| (key, "needed where service.control = \"command\"".to_owned()))
         };
+        let elsewhere = match self.control {
+            Some(ServiceKind::WindowsService) => !cfg!(windows),
+            Some(ServiceKind::Systemd | ServiceKind::InitScript) => cfg!(windows),
+            Some(ServiceKind::UmsadminCli | ServiceKind::Command) | None => false,
+        };
+        if elsewhere {
+            return Some(("service.control", "there is no such thing on this system".to_owned()));
+        }
         needed("service.start", &self.start).or_else(|| needed("service.stop", &self.stop))
     }
 }

@@ -49,10 +49,39 @@ impl Capture {
     }
 }
 
-/// UTF-8, with replacement characters for what is not: on Windows a console program may use another code page, and then
-/// words with umlauts are lost, digits and fingerprints are not.
+/// UTF-8; what is none, on Windows, as it reads best in the system's code pages, else with replacement characters. Digits and
+/// fingerprints are the same in all of them.
 fn decode(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        // The end may be in the middle of a character: what is before it is UTF-8 all the same.
+        Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
+            String::from_utf8_lossy(bytes).into_owned()
+        }
+        Err(_) => other(bytes),
+    }
+}
+
+#[cfg(not(windows))]
+fn other(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(windows)]
+fn other(bytes: &[u8]) -> String {
+    use umsid_windows::code_page;
+    let ways = [code_page::ansi(bytes), code_page::oem(bytes)];
+    let read = ways.into_iter().filter_map(Result::ok);
+    best(read).unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// Of the ways to read a text the one that makes words of it: fewest characters that stand in none. The first of equals.
+#[cfg(any(windows, test))]
+fn best(ways: impl Iterator<Item = String>) -> Option<String> {
+    let odd = |text: &String| {
+        text.chars().filter(|c| !c.is_ascii() && !c.is_alphabetic() && !"€§°«»©®".contains(*c)).count()
+    };
+    ways.min_by_key(odd)
 }
 
 /// In memory where the kernel can (Linux 3.17), so that a full disk takes no output away; else a file without a name.
@@ -78,5 +107,28 @@ fn seal(file: &File) {
     {
         use rustix::fs::SealFlags;
         let _ = rustix::fs::fcntl_add_seals(file, SealFlags::GROW | SealFlags::WRITE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_ways_to_read_a_text_the_one_with_words_is_taken() {
+        // "ungültig" in code page 850, read as 1252 and as 850; and the other way round.
+        let of = |ways: [&str; 2]| best(ways.into_iter().map(str::to_owned)).unwrap();
+        assert_eq!(of(["ung\u{81}ltig", "ungültig"]), "ungültig");
+        assert_eq!(of(["ungültig", "ung³ltig"]), "ungültig");
+        assert_eq!(of(["Größe", "Gr÷ße"]), "Größe");
+        assert_eq!(of(["Gr”áe", "Größe"]), "Größe");
+        assert_eq!(of(["same", "same"]), "same");
+    }
+
+    #[test]
+    fn utf8_that_was_cut_off_stays_utf8() {
+        assert_eq!(decode("größe".as_bytes()), "größe");
+        assert_eq!(decode(&"größ".as_bytes()[..5]), "grö\u{fffd}");
+        assert_eq!(decode(b""), "");
     }
 }

@@ -162,12 +162,28 @@ fn signal_group(pid: u32, kill: bool) {
     }
 }
 
+/// Ends the program and all it started: the job an earlier agent had for them cannot be had back, who started whom can. There is
+/// no way to ask.
 #[cfg(not(unix))]
-fn signal_group(pid: u32, _kill: bool) {
-    let Some(mut system) = processes() else { return };
-    let pid = Pid::from_u32(pid);
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, ProcessRefreshKind::nothing());
-    if let Some(process) = system.process(pid) {
+fn signal_group(pid: u32, kill: bool) {
+    let Some(mut system) = processes().filter(|_| kill) else { return };
+    system.refresh_processes_specifics(ProcessesToUpdate::All, true, ProcessRefreshKind::nothing());
+    let mut group = vec![Pid::from_u32(pid)];
+    let mut next = 0;
+    while let Some(parent) = group.get(next).copied() {
+        next += 1;
+        let born = system.process(parent).map(sysinfo::Process::start_time);
+        // An id is used again: what is older than its parent is another's child.
+        let children = system.processes().iter().filter(|(id, process)| {
+            process.parent() == Some(parent)
+                && born.is_none_or(|born| process.start_time() >= born)
+                && !group.contains(id)
+        });
+        let children: Vec<Pid> = children.map(|(id, _)| *id).collect();
+        group.extend(children);
+    }
+    // The first one first: it can start no other then.
+    for process in group.iter().filter_map(|id| system.process(*id)) {
         process.kill();
     }
 }

@@ -22,13 +22,24 @@ pub(super) fn search_path() -> OsString {
 pub fn locate(program: &str) -> Option<PathBuf> {
     let path = Path::new(program);
     if path.is_absolute() {
-        return path.is_file().then(|| path.to_owned());
+        return with_extension(path);
     }
     if path.components().count() != 1 {
         return None;
     }
     std::env::split_paths(&search_path())
         .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(path))
-        .find(|path| path.is_file())
+        .find_map(|dir| with_extension(&dir.join(path)))
+}
+
+/// The program of this name; on Windows also one whose extension was left out.
+fn with_extension(path: &Path) -> Option<PathBuf> {
+    const EXTENSIONS: [&str; 3] = ["exe", "bat", "cmd"];
+    if path.is_file() {
+        return Some(path.to_owned());
+    }
+    if !cfg!(windows) || path.extension().is_some() {
+        return None;
+    }
+    EXTENSIONS.iter().map(|extension| path.with_extension(extension)).find(|path| path.is_file())
 }

@@ -46,11 +46,7 @@ impl Workspace {
             text.push(b'\n');
         }
         let file = PasswordFile { path: self.fresh("password") };
-        let mut options = fs::File::options();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&file.path)?.write_all(&text)?;
+        durable::create_private_file(&file.path)?.write_all(&text)?;
         Ok(file)
     }
 

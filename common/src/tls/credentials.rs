@@ -1,5 +1,6 @@
 //! What a set of files amounts to, checked as a peer would check it.
 
+#[cfg(unix)]
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
@@ -245,9 +246,17 @@ fn refuse_key_open_to_others(path: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-#[cfg(not(unix))]
-fn refuse_key_open_to_others(_path: &Path) -> Result<(), TlsError> {
-    Ok(())
+#[cfg(windows)]
+fn refuse_key_open_to_others(path: &Path) -> Result<(), TlsError> {
+    use umsid_windows::acl;
+    let read = |source| TlsError::Read { path: path.to_owned(), source };
+    let us = acl::me().map_err(read)?;
+    let found = acl::access(path).map_err(read)?;
+    let may = |who: &String| [acl::SYSTEM, acl::ADMINISTRATORS, &us, &found.owner].contains(&who.as_str());
+    match found.allowed.iter().find(|who| !may(who)) {
+        None => Ok(()),
+        Some(other) => Err(TlsError::unusable(path, format!("{other} can use the key too"))),
+    }
 }
 
 fn root_store(path: &Path, anchors: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {

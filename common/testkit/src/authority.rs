@@ -256,12 +256,16 @@ fn new_serial() -> SerialNumber {
 
 /// Private at once, as a key must be; the others do not mind.
 fn put(path: &Path, text: &str) {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .expect("a file in a scratch directory");
+    let file = {
+        let mut options = fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create(true).truncate(true).open(path)
+    };
+    #[cfg(windows)]
+    let file = match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => umsid_windows::acl::create_private_file(path),
+    };
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file in a scratch directory");
 }

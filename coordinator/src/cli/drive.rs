@@ -223,17 +223,22 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+struct Signals {
+    interrupt: tokio::signal::windows::CtrlC,
+    quit: tokio::signal::windows::CtrlBreak,
+}
 
 #[cfg(not(unix))]
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self)
+        use tokio::signal::windows::{ctrl_break, ctrl_c};
+        Ok(Self { interrupt: ctrl_c()?, quit: ctrl_break()? })
     }
 
     async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }

@@ -79,6 +79,18 @@ impl ServerDir {
         self.0.join("bin/umsadmin-cli")
     }
 
+    /// The same for Windows.
+    #[cfg(windows)]
+    pub(crate) fn umsadmin_cli_batch(&self) -> PathBuf {
+        self.0.join("bin").join("umsadmin-cli.bat")
+    }
+
+    /// The name of the Windows service that its UMS Server is.
+    #[cfg(windows)]
+    pub(crate) fn service_name(&self) -> PathBuf {
+        self.books().join("service")
+    }
+
     pub(crate) fn init_script(&self) -> PathBuf {
         self.0.join("etc/init.d/igelRMserver")
     }

@@ -33,6 +33,9 @@
 //!     lab/calls.log, lab/lifecycle.log  every call with its arguments and environment; starts and stops
 //! ```
 //!
+//! On Windows a server has no init script: `umsid-lab-server install` makes its UMS Server a service, and puts
+//! `rmadmin/umsadmin-cli.exe` and `bin/umsadmin-cli.bat` there.
+//!
 //! # In a test
 //!
 //! ```no_run
@@ -68,6 +71,8 @@ mod settings;
 mod store;
 mod ums_id;
 mod web;
+#[cfg(windows)]
+pub mod windows;
 
 pub use books::{Call, Event, Lifecycle, PasswordFile};
 pub use description::{Description, Server};

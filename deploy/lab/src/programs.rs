@@ -25,17 +25,26 @@ pub enum Action {
     Status,
 }
 
-/// The server whose program this is, by the environment.
+/// The server whose program this is, by the environment, or by where the program lies: in an install directory.
 ///
 /// # Errors
 ///
 /// When the environment does not say.
 pub fn server_from_environment() -> io::Result<PathBuf> {
-    std::env::var_os(SERVER_VARIABLE).map(PathBuf::from).ok_or_else(|| {
+    // A `.bat` names it by a way that goes up again.
+    let whole = |path: OsString| std::path::absolute(&path).unwrap_or_else(|_| path.into());
+    let by_name = std::env::var_os(SERVER_VARIABLE).map(whole);
+    by_name.or_else(by_place).ok_or_else(|| {
         io::Error::other(format!(
             "{SERVER_VARIABLE} is not set: call the umsadmin-cli in the directory of a lab's server"
         ))
     })
+}
+
+fn by_place() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let server = program.ancestors().nth(5)?;
+    (ServerDir::new(server).install().join("rmadmin") == program.parent()?).then(|| server.to_owned())
 }
 
 /// `umsadmin-cli` with these arguments, the program's name first. Gives the exit code.

@@ -21,10 +21,20 @@ const OWNER: Duration = Duration::from_secs(1);
 /// Runs the UMS Server of the given directory until it is told to stop. The answer is the process's exit code.
 pub(crate) fn run(server: &ServerDir) -> io::Result<u8> {
     process::leave_session();
+    run_with(server, Stop::listen)
+}
+
+/// The same, until this says so.
+#[cfg(windows)]
+pub(crate) fn run_until(server: &ServerDir, stop: tokio::sync::watch::Receiver<bool>) -> io::Result<u8> {
+    run_with(server, || Ok(Stop(Some(stop))))
+}
+
+fn run_with(server: &ServerDir, stop: impl FnOnce() -> io::Result<Stop>) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
         // The pid file invites signals: whoever sends one must find somebody who listens.
-        let stop = Stop::listen()?;
+        let stop = stop()?;
         store::replace(&server.pid_file(), format!("{}\n", std::process::id()).as_bytes(), Access::Public)?;
         Lifecycle::note(server, Event::Started)?;
         tokio::select! {
@@ -116,18 +126,22 @@ impl Stop {
     }
 }
 
+/// By the service manager, or at a console.
 #[cfg(not(unix))]
-struct Stop;
+struct Stop(Option<tokio::sync::watch::Receiver<bool>>);
 
 #[cfg(not(unix))]
 impl Stop {
     fn listen() -> io::Result<Self> {
-        Ok(Self)
+        Ok(Self(None))
     }
 
     async fn asked(&mut self) {
-        // Without a console there is nothing to wait for: such a process is ended from outside.
-        let _ = tokio::signal::ctrl_c().await;
+        // Where there is nobody who could ask, such a process is ended from outside.
+        match &mut self.0 {
+            Some(asked) => drop(asked.wait_for(|asked| *asked).await),
+            None => drop(tokio::signal::ctrl_c().await),
+        }
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) enum ServiceError {
 
 /// The process id of the UMS Server, if it runs.
 pub(crate) fn running(server: &ServerDir) -> Option<u32> {
+    #[cfg(windows)]
+    if server.service_name().exists() {
+        return crate::windows::running(server);
+    }
     pid_in_file(server).filter(|&pid| process::is_ours(&server.lab(), pid))
 }
 
@@ -62,6 +66,10 @@ pub(crate) fn restart(server: &ServerDir) -> Result<(), ServiceError> {
 }
 
 fn start_unlocked(server: &ServerDir) -> Result<(), ServiceError> {
+    #[cfg(windows)]
+    if server.service_name().exists() {
+        return Ok(crate::windows::start(server)?);
+    }
     if running(server).is_some() {
         return Ok(());
     }
@@ -89,6 +97,10 @@ fn start_unlocked(server: &ServerDir) -> Result<(), ServiceError> {
 }
 
 fn stop_unlocked(server: &ServerDir) -> Result<(), ServiceError> {
+    #[cfg(windows)]
+    if server.service_name().exists() {
+        return Ok(crate::windows::stop(server)?);
+    }
     let lab = server.lab();
     if let Some(pid) = running(server) {
         process::end(&lab, pid, Ending::Ask);

@@ -99,6 +99,7 @@ pub(crate) struct Settings {
     pub(crate) health: Health,
     pub(crate) serverstatus: ServerStatus,
     pub(crate) stop_ms: u64,
+    pub(crate) start_pending_ms: u64,
 }
 
 impl Default for Settings {
@@ -147,6 +148,7 @@ impl Default for Settings {
             health: Health::Ok,
             serverstatus: ServerStatus::Ok,
             stop_ms: 0,
+            start_pending_ms: 0,
         }
     }
 }

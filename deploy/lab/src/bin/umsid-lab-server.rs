@@ -31,6 +31,28 @@ enum Command {
         /// start, stop, restart or status
         arguments: Vec<String>,
     },
+    /// Make this Windows the host of the server, whose UMS Server becomes a service
+    #[cfg(windows)]
+    Install {
+        #[command(flatten)]
+        server: Server,
+        /// What the service is called
+        #[arg(long, default_value = "IGELRMGUIServer")]
+        name: String,
+        /// Install another service, that does nothing but needs this one
+        #[arg(long, value_name = "SERVICE")]
+        needs: Option<String>,
+    },
+    /// What the service manager calls
+    #[cfg(windows)]
+    #[command(hide = true)]
+    Service {
+        #[command(flatten)]
+        server: Server,
+        /// As whom
+        #[arg(long)]
+        name: String,
+    },
     /// Hold stdout and stderr, and do nothing
     #[command(hide = true)]
     HoldOutput,
@@ -69,6 +91,16 @@ fn run(command: Command) -> io::Result<(u8, String)> {
         Command::Restart(Server { server }) => programs::control(server, Action::Restart),
         Command::Status(Server { server }) => programs::control(server, Action::Status),
         Command::Init { arguments } => programs::init_script(server()?, &arguments)?,
+        #[cfg(windows)]
+        Command::Install { server, name, needs } => {
+            umsid_lab::windows::install(server.server, &umsid_lab::windows::Role { name, needs })?;
+            (0, "installed".to_owned())
+        }
+        #[cfg(windows)]
+        Command::Service { server, name } => {
+            umsid_lab::windows::serve(server.server, &name)?;
+            (0, String::new())
+        }
         Command::HoldOutput => {
             programs::hold();
             (0, String::new())

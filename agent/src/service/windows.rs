@@ -1,0 +1,324 @@
+//! The Windows service of the UMS Server (UMS_FACTS §4).
+//!
+//! What changes the service is done by a program of its own, as on other systems: this one, called with `control`. So it
+//! goes on to its end when the agent is stopped in the middle.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use umsid_proto::model::{Service, ServiceProcess, ServiceStatus};
+use windows_service::service::{
+    Service as Handle, ServiceAccess, ServiceExitCode, ServiceStartType, ServiceState,
+};
+use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
+
+use super::{ServiceControl, ServiceError};
+use crate::config::{CommandLine, Config};
+use crate::exec::{self, Program, Ran, Rules};
+use crate::host::blocking;
+use crate::ums::Started;
+
+/// The service's usual name.
+pub const USUAL: &str = "IGELRMGUIServer";
+
+/// How often a service that is changing is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// So often a service that does not take an order is asked again: for two seconds.
+const TRIES: u32 = 20;
+
+/// ERROR_ACCESS_DENIED
+const DENIED: i32 = 5;
+/// SERVICE_ENUMERATE_DEPENDENTS, which the library does not name.
+const ENUMERATE_DEPENDENTS: ServiceAccess = ServiceAccess::from_bits_retain(0x8);
+
+/// ERROR_SERVICE_ALREADY_RUNNING
+const ALREADY_RUNNING: i32 = 1056;
+/// ERROR_SERVICE_DOES_NOT_EXIST
+const NO_SUCH_SERVICE: i32 = 1060;
+/// ERROR_SERVICE_CANNOT_ACCEPT_CTRL: it is starting or stopping just now.
+const NOT_NOW: i32 = 1061;
+/// ERROR_SERVICE_NOT_ACTIVE
+const NOT_ACTIVE: i32 = 1062;
+
+/// What there is to do with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Verb {
+    /// Start it, and those that need it and are started with the system.
+    Start,
+    /// Stop those that need it, and then it.
+    Stop,
+    /// Stop it and start it; whatever needed it and was running is started again too.
+    Restart,
+}
+
+/// The UMS Server, by the service manager of Windows.
+pub struct WindowsService {
+    name: String,
+    rules: Rules,
+    deadline: Duration,
+}
+
+impl WindowsService {
+    /// The service as configured or of the usual name.
+    pub fn new(config: &Config, rules: Rules) -> Self {
+        let name = config.service.name.clone().unwrap_or_else(|| USUAL.to_owned());
+        Self { name, rules, deadline: config.timeouts.service }
+    }
+
+    /// Whether there is such a service, or why not.
+    ///
+    /// # Errors
+    /// The reason as a sentence.
+    pub async fn is_known(&self) -> Result<(), String> {
+        let name = self.name.clone();
+        blocking(move || look(&name)).await.map(drop).map_err(|error| {
+            let why = if error.raw_os_error() == Some(NO_SUCH_SERVICE) {
+                "not known".to_owned()
+            } else {
+                error.to_string()
+            };
+            format!("Windows service {}: {why}", self.name)
+        })
+    }
+
+    async fn run(&self, verb: &'static str, started: Started<'_>) -> Result<(), ServiceError> {
+        let failed = |source| ServiceError::Command { verb, control: self.name(), source };
+        let us = std::env::current_exe().map_err(|source| {
+            failed(exec::ExecError::Spawn { command: "umsid-agent control".to_owned(), source })
+        })?;
+        let command = CommandLine::program(&us).with(["control", verb, &self.name]);
+        let program = Program::new(command, &self.rules, self.deadline).survives().leaves_children();
+        program.run_telling(started).await.and_then(Ran::succeeded).map(drop).map_err(failed)
+    }
+}
+
+#[tonic::async_trait]
+impl ServiceControl for WindowsService {
+    fn name(&self) -> String {
+        format!("Windows service {}", self.name)
+    }
+
+    async fn status(&self) -> Service {
+        let (control, name) = (self.name(), self.name.clone());
+        match blocking(move || look(&name)).await {
+            Ok((state, process)) => {
+                Service { control, status: status(state), process, detail: describe(state).to_owned() }
+            }
+            Err(error) => {
+                Service { control, status: ServiceStatus::Unknown, process: None, detail: error.to_string() }
+            }
+        }
+    }
+
+    async fn start(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("start", started).await
+    }
+
+    async fn stop(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("stop", started).await
+    }
+
+    async fn restart(&self, started: Started<'_>) -> Result<(), ServiceError> {
+        self.run("restart", started).await
+    }
+}
+
+fn status(state: ServiceState) -> ServiceStatus {
+    match state {
+        ServiceState::Running => ServiceStatus::Running,
+        ServiceState::Stopped => ServiceStatus::Stopped,
+        ServiceState::StartPending
+        | ServiceState::StopPending
+        | ServiceState::ContinuePending
+        | ServiceState::PausePending
+        | ServiceState::Paused => ServiceStatus::Changing,
+    }
+}
+
+/// As `sc query` calls it.
+fn describe(state: ServiceState) -> &'static str {
+    match state {
+        ServiceState::Running => "RUNNING",
+        ServiceState::Stopped => "STOPPED",
+        ServiceState::StartPending => "START_PENDING",
+        ServiceState::StopPending => "STOP_PENDING",
+        ServiceState::ContinuePending => "CONTINUE_PENDING",
+        ServiceState::PausePending => "PAUSE_PENDING",
+        ServiceState::Paused => "PAUSED",
+    }
+}
+
+/// Its state, and which process it is since when.
+fn look(name: &str) -> io::Result<(ServiceState, Option<ServiceProcess>)> {
+    let found = open(name, ServiceAccess::QUERY_STATUS)?.query_status().map_err(io_error)?;
+    let pid = found.process_id.filter(|pid| *pid != 0);
+    Ok((found.current_state, pid.and_then(exec::process_of)))
+}
+
+fn open(name: impl AsRef<OsStr>, access: ServiceAccess) -> io::Result<Handle> {
+    let manager = ServiceManager::local_computer(None::<&OsStr>, ServiceManagerAccess::CONNECT);
+    manager.and_then(|manager| manager.open_service(name, access)).map_err(io_error)
+}
+
+/// What Windows says, without the library's words around it.
+pub(crate) fn io_error(error: windows_service::Error) -> io::Error {
+    match error {
+        windows_service::Error::Winapi(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+/// Starts or stops a service of this name and waits until that is done; each step is said. Nothing here ends by itself:
+/// whoever runs this program has a deadline for it.
+///
+/// # Errors
+/// Which service, and what Windows says of it.
+pub fn control(verb: Verb, name: &str, out: &mut impl Write) -> io::Result<()> {
+    let all = ServiceAccess::QUERY_STATUS | ServiceAccess::START | ServiceAccess::STOP | ENUMERATE_DEPENDENTS;
+    let service = Controlled::open(name, all)?;
+    let before = needing(&service)?;
+    let was_running =
+        |needing: &Controlled| needing.state().is_ok_and(|state| state != ServiceState::Stopped);
+    let running: Vec<bool> = before.iter().map(was_running).collect();
+    if verb != Verb::Start {
+        for (needing, _) in before.iter().zip(&running).filter(|(_, running)| **running) {
+            needing.stop(out)?;
+        }
+        service.stop(out)?;
+    }
+    if verb == Verb::Stop {
+        return Ok(());
+    }
+    service.start(out)?;
+    // What could be stopped last can be started first.
+    for (needing, running) in before.iter().zip(running).rev() {
+        if running || (verb == Verb::Start && needing.starts_with_the_system()?) {
+            needing.start(out)?;
+        }
+    }
+    Ok(())
+}
+
+/// The services that need this one, in the order in which they can be stopped.
+fn needing(service: &Controlled) -> io::Result<Vec<Controlled>> {
+    let access = ServiceAccess::QUERY_STATUS
+        | ServiceAccess::QUERY_CONFIG
+        | ServiceAccess::START
+        | ServiceAccess::STOP;
+    let names = umsid_windows::services::dependents(&service.handle)
+        .map_err(|error| service.failed("ask which services need", &error))?;
+    names.iter().map(|name| Controlled::open(name, access)).collect()
+}
+
+struct Controlled {
+    name: String,
+    handle: Handle,
+}
+
+impl Controlled {
+    fn open(name: &str, access: ServiceAccess) -> io::Result<Self> {
+        let handle = open(name, access).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot open the service {name}: {error}"))
+        })?;
+        Ok(Self { name: name.to_owned(), handle })
+    }
+
+    fn failed(&self, doing: &str, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("cannot {doing} {}: {error}", self.name))
+    }
+
+    fn state(&self) -> io::Result<ServiceState> {
+        let found = self.handle.query_status().map_err(io_error);
+        found.map(|found| found.current_state).map_err(|error| self.failed("look at", &error))
+    }
+
+    fn starts_with_the_system(&self) -> io::Result<bool> {
+        let found = self.handle.query_config().map_err(io_error);
+        let found = found.map_err(|error| self.failed("read the configuration of", &error))?;
+        Ok(found.start_type == ServiceStartType::AutoStart)
+    }
+
+    fn stop(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "stopping {}", self.name)?;
+        let mut tries = 0;
+        loop {
+            // One that is just starting takes no order to stop.
+            let state = self.settled()?;
+            if state == ServiceState::Stopped {
+                return writeln!(out, "{} has stopped", self.name);
+            }
+            match self.handle.stop().map_err(io_error) {
+                Ok(_) => {}
+                Err(error) if [Some(NOT_NOW), Some(NOT_ACTIVE)].contains(&error.raw_os_error()) => {
+                    std::thread::sleep(LOOK)
+                }
+                // Its process may be gone, and the service manager see that only with this.
+                Err(error) if tries < TRIES && error.raw_os_error() != Some(DENIED) => tries += 1,
+                Err(error) => return Err(self.failed("stop", &error)),
+            }
+            self.until(
+                |state| !matches!(state, ServiceState::Running | ServiceState::Paused),
+                Duration::from_secs(1),
+            )?;
+        }
+    }
+
+    fn start(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "starting {}", self.name)?;
+        self.settled()?;
+        match self.handle.start(&[] as &[OsString]).map_err(io_error) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(ALREADY_RUNNING) => {}
+            Err(error) => return Err(self.failed("start", &error)),
+        }
+        match self.settled()? {
+            ServiceState::Running => writeln!(out, "{} is running", self.name),
+            state => Err(self.failed("start", &io::Error::other(self.why(state)))),
+        }
+    }
+
+    /// Its state, when it is about to change no more.
+    fn settled(&self) -> io::Result<ServiceState> {
+        loop {
+            let settled = self.until(
+                |state| status(state) != ServiceStatus::Changing || state == ServiceState::Paused,
+                Duration::MAX,
+            )?;
+            if let Some(state) = settled {
+                return Ok(state);
+            }
+        }
+    }
+
+    fn until(
+        &self,
+        wanted: impl Fn(ServiceState) -> bool,
+        within: Duration,
+    ) -> io::Result<Option<ServiceState>> {
+        let begun = Instant::now();
+        loop {
+            let state = self.state()?;
+            if wanted(state) {
+                return Ok(Some(state));
+            }
+            if begun.elapsed() >= within {
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn why(&self, state: ServiceState) -> String {
+        let code = self.handle.query_status().map(|found| found.exit_code);
+        let code = match code {
+            Ok(ServiceExitCode::Win32(0)) | Err(_) => String::new(),
+            Ok(ServiceExitCode::Win32(code)) => {
+                format!(": {}", io::Error::from_raw_os_error(code.cast_signed()))
+            }
+            Ok(ServiceExitCode::ServiceSpecific(code)) => format!(": it ended with {code}"),
+        };
+        format!("it is {}{code}", describe(state))
+    }
+}
