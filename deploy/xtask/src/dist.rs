@@ -8,39 +8,139 @@ use clap::Args;
 
 use crate::files;
 use crate::program::{self, Program, root, talk, target_dir};
+use crate::{system, windows};
 
+mod archive;
 mod deb;
 mod glibc;
+mod msi;
+pub(crate) mod release;
+mod rpm;
+mod sbom;
 
 /// Make packages of what cargo builds, into target/dist
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask dist             packages of optimised programs
-  cargo xtask dist --debug     the same of what the tests have built anyway")]
+  cargo xtask dist             packages of optimised programs: an hour on two cores
+  cargo xtask dist --debug     the same of what the tests have built anyway, for this machine's own glibc")]
 pub(crate) struct Dist {
     /// Quickly built programs instead of optimised ones
     #[arg(long)]
     debug: bool,
 }
 
+/// Who answers for the packages.
+const MAINTAINER: &str = "umsid developers <umsid@invalid>";
+
+/// What is missing here of the programs that make packages.
+const TOOLS: [(&str, &str); 4] = [
+    ("/usr/bin/rpmbuild", "rpm"),
+    ("/usr/bin/wixl", "wixl"),
+    ("/usr/bin/msibuild", "msitools"),
+    ("/usr/bin/zip", "zip"),
+];
+
 impl Dist {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let binaries = program::build(&["umsid", "umsid-agent"], !self.debug)?;
-        let made = packages(&binaries, env!("CARGO_PKG_VERSION"))?;
-        for deb in made {
-            talk(&format!("{}", deb.display()));
+        provide()?;
+        let (linux, windows) = if self.debug {
+            (program::build(&["umsid", "umsid-agent", "umsid-lab"], false)?, windows::programs()?)
+        } else {
+            (release::linux()?, release::windows()?)
+        };
+        if !self.debug {
+            for program in ["umsid", "umsid-agent", "umsid-helper"] {
+                glibc::runs_everywhere(&linux.join(program))?;
+                release::lists_its_dependencies(&linux.join(program))?;
+            }
+            for program in ["umsid.exe", "umsid-agent.exe"] {
+                release::lists_its_dependencies(&windows.join(program))?;
+            }
+        }
+        for made in all(&linux, &windows, env!("CARGO_PKG_VERSION"))? {
+            talk(&format!("{}", made.display()));
         }
         Ok(())
     }
 }
 
+/// Installs what is missing here.
+pub(crate) fn provide() -> anyhow::Result<()> {
+    system::provide(&TOOLS, "making packages")
+}
+
+/// Where packages are made.
+pub(crate) fn dist() -> PathBuf {
+    target_dir().join("dist")
+}
+
 /// The `.deb` packages of the programs in this directory: first that of the agent, then that of the coordinator.
 pub(crate) fn packages(binaries: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
-    let dist = target_dir().join("dist");
-    let agent = deb::make(&agent(binaries)?, version, &dist)?;
-    let coordinator = deb::make(&coordinator(binaries)?, version, &dist)?;
+    let agent = deb::make(&agent(binaries, Form::Deb)?, version, &dist())?;
+    let coordinator = deb::make(&coordinator(binaries, Form::Deb)?, version, &dist())?;
     Ok([agent, coordinator])
+}
+
+/// The same as `.rpm`.
+pub(crate) fn rpms(binaries: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let agent = rpm::make(&agent(binaries, Form::Rpm)?, version, &dist())?;
+    let coordinator = rpm::make(&coordinator(binaries, Form::Rpm)?, version, &dist())?;
+    Ok([agent, coordinator])
+}
+
+/// The `.msi` packages of the programs for Windows in this directory, of which those for Linux tell what they are.
+pub(crate) fn msis(windows: &Path, linux: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let [agent, coordinator] = for_windows(windows, linux)?;
+    Ok([msi::make(&agent, version, &dist())?, msi::make(&coordinator, version, &dist())?])
+}
+
+/// Tarball and zip, of everything.
+pub(crate) fn archives(linux: &Path, windows: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let everything = |name, packages: [Package; 2]| {
+        let mut files: Vec<Entry> = Vec::new();
+        for file in packages.into_iter().flat_map(|package| package.files) {
+            if !files.iter().any(|other| other.path == file.path) {
+                files.push(file);
+            }
+        }
+        Package { name, summary: "", description: "", needs: &[], scripts: "", files }
+    };
+    let tarball = everything("umsid", [agent(linux, Form::Tarball)?, coordinator(linux, Form::Tarball)?]);
+    let zip = everything("umsid", for_windows(windows, linux)?);
+    Ok([
+        archive::tarball(&tarball, &format!("umsid-{version}-x86_64-linux"), &dist())?,
+        archive::zip(&zip, &format!("umsid-{version}-x86_64-windows"), &dist())?,
+    ])
+}
+
+/// Everything that is shipped, and last the digests of all that.
+pub(crate) fn all(linux: &Path, windows: &Path, version: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    made.extend(packages(linux, version)?);
+    made.extend(rpms(linux, version)?);
+    made.extend(msis(windows, linux, version)?);
+    made.extend(archives(linux, windows, version)?);
+    made.extend(sbom::make(&dist())?);
+    made.push(sums(&made)?);
+    Ok(made)
+}
+
+/// What `sha256sum --check` reads, beside the files.
+fn sums(made: &[PathBuf]) -> anyhow::Result<PathBuf> {
+    let names = made.iter().filter_map(|file| file.file_name());
+    let text = Program::new(Path::new("sha256sum")).in_dir(&dist()).args(names).read_quietly()?;
+    let sums = dist().join("SHA256SUMS");
+    files::write(&sums, 0o644, text.as_bytes())?;
+    Ok(sums)
+}
+
+/// For whom a package is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Deb,
+    Rpm,
+    Tarball,
 }
 
 /// What a package is made of.
@@ -50,6 +150,8 @@ struct Package {
     description: &'static str,
     /// Other packages its scripts need.
     needs: &'static [&'static str],
+    /// The directory of the scripts that are run when it comes and goes; empty where nothing is to be done.
+    scripts: &'static str,
     files: Vec<Entry>,
 }
 
@@ -81,10 +183,15 @@ impl Package {
         Ok(())
     }
 
-    /// A program without what only debuggers read.
+    /// A program without what only debuggers read. One for Windows is built without.
     fn add_program(&mut self, path: &str, built: &Path) -> anyhow::Result<()> {
-        let stripped = target_dir().join("dist").join("stripped");
-        fs::create_dir_all(stripped.parent().unwrap_or(&stripped))?;
+        if path.ends_with(".exe") {
+            let content = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+            self.add(path, 0o755, content);
+            return Ok(());
+        }
+        let stripped = dist().join("stripped");
+        fs::create_dir_all(dist())?;
         Program::new(Path::new("strip")).args([Path::new("-o"), &stripped, built]).read_quietly()?;
         let content = fs::read(&stripped).context("cannot read the stripped program")?;
         fs::remove_file(&stripped)?;
@@ -92,16 +199,26 @@ impl Package {
         Ok(())
     }
 
-    fn add_documents(&mut self) -> anyhow::Result<()> {
+    fn add_documents(&mut self, form: Form) -> anyhow::Result<()> {
         let dir = format!("usr/share/doc/{}", self.name);
-        self.add_file(&format!("{dir}/copyright"), 0o644, "LICENSE")?;
+        match form {
+            Form::Deb => self.add_file(&format!("{dir}/copyright"), 0o644, "LICENSE")?,
+            Form::Rpm => {
+                self.add_file(&format!("usr/share/licenses/{}/LICENSE", self.name), 0o644, "LICENSE")?;
+            }
+            Form::Tarball => {
+                self.add_file("LICENSE", 0o644, "LICENSE")?;
+                self.add_file("README.md", 0o644, "deploy/README.md")?;
+                return self.add_file("SECURITY.md", 0o644, "deploy/SECURITY.md");
+            }
+        }
         self.add_file(&format!("{dir}/README.md"), 0o644, "deploy/README.md")?;
         self.add_file(&format!("{dir}/SECURITY.md"), 0o644, "deploy/SECURITY.md")
     }
 
     /// What the program says of itself: manual pages and completions for shells.
-    fn add_manual(&mut self, program: &Path, man: &[&str], shells: bool) -> anyhow::Result<()> {
-        let pages = target_dir().join("dist").join(format!("man.{}", self.name));
+    fn add_manual(&mut self, program: &Path, man: &[&str], shells: bool, form: Form) -> anyhow::Result<()> {
+        let pages = dist().join(format!("man.{}", self.name));
         fs::create_dir_all(&pages).context("cannot make a directory for manual pages")?;
         Program::new(program).args(man).args([&pages]).read_quietly()?;
         let mut names: Vec<_> = fs::read_dir(&pages)?.collect::<Result<_, _>>()?;
@@ -113,9 +230,10 @@ impl Package {
         }
         fs::remove_dir_all(&pages)?;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let zsh = if form == Form::Deb { "vendor-completions" } else { "site-functions" };
         let places = [
             ("bash", format!("usr/share/bash-completion/completions/{name}")),
-            ("zsh", format!("usr/share/zsh/vendor-completions/_{name}")),
+            ("zsh", format!("usr/share/zsh/{zsh}/_{name}")),
             ("fish", format!("usr/share/fish/vendor_completions.d/{name}.fish")),
         ];
         for (shell, path) in places.into_iter().filter(|_| shells) {
@@ -126,44 +244,89 @@ impl Package {
     }
 }
 
-fn agent(binaries: &Path) -> anyhow::Result<Package> {
+fn agent(binaries: &Path, form: Form) -> anyhow::Result<Package> {
     let mut package = Package {
         name: "umsid-agent",
         summary: "keeps the Main UMS ID of an IGEL UMS Server in sync: the agent",
         description: "Runs beside one UMS Server and does, told by umsid over mutual TLS, what an administrator would do \
                       there by hand: back up and restore the UMS ID, restart the UMS Server. It knows no other verbs.",
         needs: &["passwd", "init-system-helpers"],
+        scripts: "umsid-agent",
         files: Vec::new(),
     };
     let (agent, helper) = (binaries.join("umsid-agent"), binaries.join("umsid-helper"));
     package.add_program("usr/bin/umsid-agent", &agent)?;
     package.add_program("usr/libexec/umsid-helper", &helper)?;
     package.add_configuration("etc/umsid/agent.toml", 0o644, "deploy/config/agent.toml")?;
-    package.add_configuration("etc/init.d/umsid-agent", 0o755, "deploy/init.d/umsid-agent")?;
+    if form != Form::Rpm {
+        // Wherever those packages are systemd is.
+        package.add_configuration("etc/init.d/umsid-agent", 0o755, "deploy/init.d/umsid-agent")?;
+    }
     for unit in ["umsid-agent.service", "umsid-helper.socket", "umsid-helper.service"] {
         let from = format!("deploy/systemd/{unit}");
         package.add_file(&format!("usr/lib/systemd/system/{unit}"), 0o644, &from)?;
     }
-    package.add_manual(&agent, &["man"], true)?;
-    package.add_manual(&helper, &["--man"], false)?;
-    package.add_documents()?;
+    package.add_manual(&agent, &["man"], true, form)?;
+    package.add_manual(&helper, &["--man"], false, form)?;
+    package.add_documents(form)?;
     Ok(package)
 }
 
-fn coordinator(binaries: &Path) -> anyhow::Result<Package> {
+fn coordinator(binaries: &Path, form: Form) -> anyhow::Result<Package> {
     let mut package = Package {
         name: "umsid",
         summary: "keeps the Main UMS ID of IGEL UMS Servers in sync: the coordinator",
         description: "Brings all servers of an UMS installation to the Main UMS ID by one command: it asks the agents on \
                       the servers (package umsid-agent), plans, and carries the plan out step by step, resumable.",
         needs: &[],
+        scripts: "",
         files: Vec::new(),
     };
     let umsid = binaries.join("umsid");
     package.add_program("usr/bin/umsid", &umsid)?;
-    package.add_manual(&umsid, &["man"], true)?;
-    package.add_documents()?;
+    package.add_manual(&umsid, &["man"], true, form)?;
+    package.add_documents(form)?;
     Ok(package)
+}
+
+/// Agent and coordinator for Windows, in one directory each; manual and completions are what the programs for Linux say.
+fn for_windows(windows: &Path, linux: &Path) -> anyhow::Result<[Package; 2]> {
+    let base = |name, summary| Package {
+        name,
+        summary,
+        description: "",
+        needs: &[],
+        scripts: "",
+        files: Vec::new(),
+    };
+    let mut agent = base("umsid-agent", "umsid agent: keeps the Main UMS ID of an IGEL UMS Server in sync");
+    agent.add_program("umsid-agent.exe", &windows.join("umsid-agent.exe"))?;
+    agent.add_file("agent.toml", 0o644, "deploy/config/agent.toml")?;
+    agent.add_file("enrol.ps1", 0o644, "deploy/windows/enrol.ps1")?;
+    let mut coordinator = base("umsid", "umsid: keeps the Main UMS ID of IGEL UMS Servers in sync");
+    coordinator.add_program("umsid.exe", &windows.join("umsid.exe"))?;
+    for package in [&mut agent, &mut coordinator] {
+        let program = linux.join(package.name);
+        let script = Program::new(&program).args(["completions", "powershell"]).read_quietly()?;
+        package.add(&format!("_{}.ps1", package.name), 0o644, script.into_bytes());
+        package.add_file("LICENSE.txt", 0o644, "LICENSE")?;
+        package.add_file("README.md", 0o644, "deploy/README.md")?;
+        package.add_file("SECURITY.md", 0o644, "deploy/SECURITY.md")?;
+        let pages = dist().join(format!("man.{}", package.name));
+        fs::create_dir_all(&pages).context("cannot make a directory for manual pages")?;
+        Program::new(&program).args(["man"]).args([&pages]).read_quietly()?;
+        let mut names: Vec<_> = fs::read_dir(&pages)?.collect::<Result<_, _>>()?;
+        names.sort_by_key(fs::DirEntry::file_name);
+        for page in names {
+            package.add(
+                &format!("man/{}", page.file_name().to_string_lossy()),
+                0o644,
+                fs::read(page.path())?,
+            );
+        }
+        fs::remove_dir_all(&pages)?;
+    }
+    Ok([agent, coordinator])
 }
 
 /// Lays a package's files out under this directory, which must not be there yet.

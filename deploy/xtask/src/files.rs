@@ -18,6 +18,12 @@ pub(crate) fn write(path: &Path, mode: u32, content: &[u8]) -> anyhow::Result<()
     fs::set_permissions(path, Permissions::from_mode(mode)).with_context(failed)
 }
 
+/// Gives a file or directory this mode.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot change {}", path.display()))
+}
+
 /// The directories above a path.
 pub(crate) fn make_room(path: &Path) -> std::io::Result<()> {
     let mut missing: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| !dir.exists()).collect();

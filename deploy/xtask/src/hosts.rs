@@ -4,10 +4,7 @@
 //! and are what is told to them over a network; the coordinator is on this machine.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -16,10 +13,11 @@ use serde_json::Value;
 
 use crate::dist;
 use crate::program::{self, Program, first_line, talk, target_dir, wait_for};
+use crate::told;
 
 mod host;
 mod network;
-mod tree;
+pub(crate) mod tree;
 
 use host::Host;
 use network::Network;
@@ -140,10 +138,7 @@ impl Stage {
     /// Its status, by server.
     fn states(&self) -> anyhow::Result<Vec<String>> {
         let text = self.umsid(&["status", CLUSTER, "-o", "json"]).read(&[0, 3])?;
-        let status: Value = serde_json::from_str(&text).context("umsid status printed something else")?;
-        let servers = status.pointer("/clusters/0/servers").and_then(Value::as_array);
-        let servers = servers.context("umsid status names no servers")?;
-        Ok(servers.iter().map(|it| it["state"].as_str().unwrap_or_default().to_owned()).collect())
+        told::states(&text)
     }
 
     fn host(&mut self, name: &str) -> anyhow::Result<&mut Host> {
@@ -295,7 +290,7 @@ impl Stage {
         let sync = ["sync", CLUSTER, "--yes", "--settle", "0", "--contact-timeout", "5s", "-o", "json"];
         let log = self.dir.join("sync.log");
         let mut umsid = self.umsid(&sync).start(&log)?;
-        self.run = until_restored(&mut umsid, name)?;
+        self.run = told::until_restored(&mut umsid, name)?;
         self.host(name)?.cut_power()?;
         let code = umsid.wait()?.code();
         ensure!(code == Some(5), "umsid sync exited with {code:?}; see {}", log.display());
@@ -340,8 +335,7 @@ impl Stage {
             Ok((!self.states()?.contains(&"unknown".to_owned())).then_some(()))
         })?;
         upgrade(&self.hosts[index], deb)?;
-        let report = self.umsid(&["resume", "-o", "json"]).read(&[0])?;
-        let report: Value = serde_json::from_str(report.lines().last().unwrap_or_default())?;
+        let report = told::report(&self.umsid(&["resume", "-o", "json"]).read(&[0])?)?;
         ensure!(report["outcome"] == "synchronized" && report["run"] == self.run.as_str(), "{report:#}");
         let states = self.states()?;
         ensure!(states == ["main", "in-sync", "in-sync", "in-sync"], "after the run: {states:?}");
@@ -449,24 +443,4 @@ fn upgrade(host: &Host, deb: &Path) -> anyhow::Result<()> {
     let version = host.shell("dpkg-query -W -f '${Version}' umsid-agent")?;
     ensure!(version.ends_with("+1"), "{} has version {version}", host.name);
     Ok(())
-}
-
-/// Waits for a server's restore in what `umsid sync` tells; gives the run. What is told afterwards is read too, so that umsid
-/// can say it.
-fn until_restored(umsid: &mut Child, server: &str) -> anyhow::Result<String> {
-    let out = umsid.stdout.take().context("umsid has no standard output of its own")?;
-    let (tell, told) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            // Nobody waits for more once the restore was seen.
-            let _ = tell.send(line);
-        }
-    });
-    loop {
-        let line = told.recv_timeout(SOON).with_context(|| format!("{server} was never restored"))?;
-        let event: Value = serde_json::from_str(&line).with_context(|| format!("umsid printed {line}"))?;
-        if event["server"] == server && event["what"] == "restoring the UMS ID" {
-            return Ok(event["run"].as_str().unwrap_or_default().to_owned());
-        }
-    }
 }

@@ -13,7 +13,15 @@ mod files;
 mod fuzz;
 #[cfg(unix)]
 mod hosts;
+#[cfg(unix)]
+mod packages;
 mod program;
+#[cfg(unix)]
+mod system;
+#[cfg(unix)]
+mod told;
+#[cfg(unix)]
+mod windows;
 
 /// What the repository does for itself
 #[derive(Parser)]
@@ -26,6 +34,10 @@ enum Task {
     Fuzz(fuzz::Fuzz),
     #[cfg(unix)]
     Hosts(hosts::Hosts),
+    #[cfg(unix)]
+    Packages(packages::Packages),
+    #[cfg(unix)]
+    Windows(windows::Windows),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +50,10 @@ fn main() -> ExitCode {
         Task::Fuzz(fuzz) => fuzz.run(),
         #[cfg(unix)]
         Task::Hosts(hosts) => hosts.run(),
+        #[cfg(unix)]
+        Task::Packages(packages) => packages.run(),
+        #[cfg(unix)]
+        Task::Windows(windows) => windows.run(),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -91,6 +91,34 @@ impl Program {
         self
     }
 
+    /// Without this in its environment.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// In this directory.
+    pub(crate) fn in_dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Starts it with a pipe to read from: one that reads to its end ends when the value is dropped. What it says, and whatever
+    /// it starts, goes to this file.
+    pub(crate) fn start_held(mut self, log: &Path) -> anyhow::Result<Child> {
+        let out = File::options().create(true).append(true).open(log);
+        let out = out.with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = out.try_clone().context("cannot share a log file")?;
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        self.command
+            .stdin(Stdio::piped())
+            .stdout(out)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.line))
+    }
+
     /// Runs it and keeps what it says on standard error, with its exit code; `None`: a signal ended it.
     pub(crate) fn hear(mut self) -> anyhow::Result<(Option<i32>, String)> {
         let output = self.command.output().with_context(|| format!("cannot run {}", self.line))?;

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{Package, glibc, lay_out, source_date};
+use super::{MAINTAINER, Package, glibc, lay_out, source_date};
 use crate::files::write;
 use crate::program::{Program, root};
-
-const MAINTAINER: &str = "umsid developers <umsid@invalid>";
 
 /// The scripts `dpkg` may run.
 const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
@@ -36,8 +34,8 @@ pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Res
         write(&tree.join("DEBIAN/conffiles"), 0o644, configuration.as_bytes())?;
     }
     for script in SCRIPTS {
-        let from = root().join("deploy/deb").join(package.name).join(script);
-        if from.exists() {
+        let from = root().join("deploy/deb").join(package.scripts).join(script);
+        if !package.scripts.is_empty() && from.exists() {
             write(&tree.join("DEBIAN").join(script), 0o755, &fs::read(from)?)?;
         }
     }
@@ -52,10 +50,7 @@ pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Res
 }
 
 fn control(package: &Package, version: &str, architecture: &str, tree: &Path) -> anyhow::Result<String> {
-    let programs = package.files.iter().filter(|file| file.content.starts_with(b"\x7fELF"));
-    let needed: Vec<glibc::Version> =
-        programs.map(|file| glibc::needed(&tree.join(&file.path))).collect::<anyhow::Result<_>>()?;
-    let newest = needed.iter().max().context("there is no program in the package")?;
+    let newest = glibc::newest_of(package, tree)?;
     let mut depends = vec![format!("libc6 (>= {newest})"), "libgcc-s1".to_owned()];
     depends.extend(package.needs.iter().map(ToString::to_string));
     let size: usize = package.files.iter().map(|file| file.content.len().div_ceil(1024)).sum();

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
+use super::Package;
 use crate::program::Program;
 
 /// A version of glibc: versions compare as numbers.
@@ -17,8 +18,34 @@ impl fmt::Display for Version {
     }
 }
 
+/// What RHEL 7 and Amazon Linux 2 have (UMS_FACTS §5), and programs that are shipped may need at most.
+const OLDEST: [u32; 2] = [2, 17];
+
+/// The newest version any program of a package needs, which is laid out there.
+pub(super) fn newest_of(package: &Package, tree: &Path) -> anyhow::Result<Version> {
+    let programs = package.files.iter().filter(|file| file.content.starts_with(b"\x7fELF"));
+    let needed: Vec<Version> =
+        programs.map(|file| needed(&tree.join(&file.path))).collect::<anyhow::Result<_>>()?;
+    needed.into_iter().max().context("there is no program in the package")
+}
+
+/// Makes sure that the oldest systems we ship for run this program.
+///
+/// # Errors
+/// If it needs a newer glibc.
+pub(super) fn runs_everywhere(program: &Path) -> anyhow::Result<()> {
+    let found = needed(program)?;
+    let oldest = Version(OLDEST.to_vec());
+    ensure!(
+        found <= oldest,
+        "{} needs glibc {found}: RHEL 7 and Amazon Linux 2, on which the UMS runs, have {oldest}",
+        program.display()
+    );
+    Ok(())
+}
+
 /// The newest version of glibc whose symbols this program needs.
-pub(super) fn needed(program: &Path) -> anyhow::Result<Version> {
+fn needed(program: &Path) -> anyhow::Result<Version> {
     let symbols = Program::new(Path::new("objdump"))
         .args([Path::new("-T"), program])
         .env("LC_ALL", "C")
@@ -50,5 +77,12 @@ mod tests {
 ";
         assert_eq!(newest(symbols).unwrap().to_string(), "2.34");
         assert_eq!(newest("no dynamic symbols"), None);
+    }
+
+    #[test]
+    fn a_program_of_this_machines_own_linker_is_not_shipped() {
+        // Debian 12 links against glibc 2.36, and this very test uses what came with 2.34.
+        let error = runs_everywhere(&std::env::current_exe().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("have 2.17"), "{error}");
     }
 }

@@ -7,31 +7,23 @@ use anyhow::{Context as _, ensure};
 
 use crate::files;
 use crate::program::{Program, talk};
+use crate::system;
 
 /// Installs what is missing here.
-pub(super) fn provide() -> anyhow::Result<()> {
+pub(crate) fn provide() -> anyhow::Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "booting hosts needs root");
-    let missing: Vec<&str> = [
-        ("/usr/bin/systemd-nspawn", "systemd-container"),
-        ("/usr/sbin/debootstrap", "debootstrap"),
-        ("/usr/sbin/ip", "iproute2"),
-    ]
-    .into_iter()
-    .filter_map(|(program, package)| (!Path::new(program).exists()).then_some(package))
-    .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    talk(&format!("installing {}", missing.join(", ")));
-    let apt = || Program::new(Path::new("apt-get")).env("DEBIAN_FRONTEND", "noninteractive");
-    // A stale list is better than none.
-    let _ = apt().args(["update", "-qq"]).hear()?;
-    apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing).read_quietly()?;
-    Ok(())
+    system::provide(
+        &[
+            ("/usr/bin/systemd-nspawn", "systemd-container"),
+            ("/usr/sbin/debootstrap", "debootstrap"),
+            ("/usr/sbin/ip", "iproute2"),
+        ],
+        "booting hosts",
+    )
 }
 
 /// The tree hosts are copied from; made once.
-pub(super) fn base(dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn base(dir: &Path) -> anyhow::Result<PathBuf> {
     let base = dir.join("base");
     if base.exists() {
         return Ok(base);
@@ -57,7 +49,7 @@ pub(super) fn base(dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The same without systemd, in this directory.
-pub(super) fn plain(base: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn plain(base: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let plain = dir.join("plain");
     Program::new(Path::new("cp")).args([Path::new("-a"), base, &plain]).read_quietly()?;
     Program::new(Path::new("chroot"))

@@ -1,0 +1,90 @@
+//! Programs as they are shipped: optimised, for every system we ship for, with the list of their dependencies in them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+
+use crate::program::{Program, root, target_dir};
+use crate::windows;
+
+/// The oldest glibc of the systems the UMS runs on (UMS_FACTS §4).
+const TARGET: &str = "x86_64-unknown-linux-gnu.2.17";
+
+/// Builds for Linux with a linker that knows the symbols of every glibc; gives the directory of the programs.
+pub(super) fn linux() -> anyhow::Result<PathBuf> {
+    let auditable = tool("cargo-auditable", "0.7.7")?;
+    let zigbuild = python_tools()?;
+    let dir = target_dir().join("dist-linux");
+    let code = Program::new(&auditable)
+        .in_dir(&root())
+        .args(["auditable", "zigbuild", "--release", "--locked", "--bins", "--target", TARGET])
+        .args(["--package", "umsid", "--package", "umsid-agent"])
+        .env("PATH", &path_with(&zigbuild))
+        .env("CARGO_TARGET_DIR", &dir.display().to_string())
+        .env("RUSTFLAGS", &anonymous())
+        .show()?;
+    ensure!(code == 0, "cargo zigbuild failed");
+    Ok(dir.join("x86_64-unknown-linux-gnu").join("release"))
+}
+
+/// Builds for Windows; gives the directory of the programs.
+pub(super) fn windows() -> anyhow::Result<PathBuf> {
+    windows::release(&tool("cargo-auditable", "0.7.7")?)
+}
+
+/// Where sources were lies on no other machine: the same sources give the same program wherever they are.
+pub(crate) fn anonymous() -> String {
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .unwrap_or_default();
+    format!("--remap-path-prefix={}=/umsid --remap-path-prefix={home}=/cargo", root().display())
+}
+
+/// A tool of cargo's, installed below the target directory.
+pub(super) fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let place = target_dir().join("dist-tools");
+    let program = place.join("bin").join(name);
+    if !program.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let code = Program::new(Path::new(&cargo))
+            .args(["install", name, "--version", version, "--locked", "--debug", "--root"])
+            .args([&place])
+            .args([Path::new("--target-dir"), &place.join("build")])
+            .show()?;
+        ensure!(code == 0, "{name} cannot be installed");
+    }
+    Ok(program)
+}
+
+/// `cargo-zigbuild` with its linker; gives the directory they are in.
+fn python_tools() -> anyhow::Result<PathBuf> {
+    let bin = target_dir().join("dist-tools").join("bin");
+    if !bin.join("cargo-zigbuild").exists() {
+        let place = target_dir().join("dist-tools");
+        Program::new(Path::new("python3")).args(["-m", "venv"]).args([&place]).read_quietly()?;
+        Program::new(&bin.join("pip"))
+            .args([
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "ziglang==0.17.1",
+                "cargo-zigbuild==0.24.1",
+            ])
+            .read_quietly()?;
+    }
+    Ok(bin)
+}
+
+fn path_with(first: &Path) -> String {
+    format!("{}:{}", first.display(), std::env::var("PATH").unwrap_or_default())
+}
+
+/// Makes sure that the program says what it is made of, for whoever looks for known weaknesses in it.
+///
+/// # Errors
+/// If it does not.
+pub(super) fn lists_its_dependencies(program: &Path) -> anyhow::Result<()> {
+    let sections = Program::new(Path::new("objdump")).args([Path::new("-h"), program]).read_quietly()?;
+    ensure!(sections.contains(".dep-v0"), "{} does not list its dependencies", program.display());
+    Ok(())
+}
