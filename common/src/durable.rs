@@ -649,6 +649,34 @@ mod tests {
         assert_eq!(sweep(&dir.path().join("none")).unwrap(), 0);
     }
 
+    #[cfg(windows)]
+    #[test]
+    fn a_file_that_is_held_for_a_moment_is_waited_for_and_one_held_for_good_is_an_error() {
+        use std::os::windows::fs::OpenOptionsExt as _;
+        let dir = scratch();
+        let path = dir.path().join("file");
+        replace(&path, b"one", Access::Private).unwrap();
+        // As a virus scanner: nobody else may do anything with it.
+        let hold = || File::options().read(true).share_mode(0).open(&path).unwrap();
+        for what in
+            [|path: &Path| replace(path, b"two", Access::Private), |path: &Path| remove(path).map(drop)]
+        {
+            let held = hold();
+            let letting_go = std::thread::spawn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                drop(held);
+            });
+            what(&path).unwrap();
+            letting_go.join().unwrap();
+        }
+        assert!(!path.exists());
+        replace(&path, b"three", Access::Private).unwrap();
+        let held = hold();
+        assert!(remove(&path).is_err());
+        drop(held);
+        assert_eq!(read_optional(&path).unwrap(), Some(b"three".to_vec()));
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_link_where_the_file_shall_be_is_replaced_not_followed() {

@@ -1,12 +1,12 @@
 //! What Windows offers only through calls that Rust cannot check. All unsafe code of ours is in this crate, and it is empty
 //! on other systems.
 //!
-//! - [`acl`]: directories that only some may open, and who may open one that is there.
-//! - [`code_page`]: text of programs that do not print UTF-8.
-//! - [`disk`]: how much room there is.
-//! - [`event_log`]: warnings and errors, where administrators look for them.
-//! - [`folders`]: where the system has what.
-//! - [`services`]: which services need one that is to be stopped.
+//! - `acl`: directories that only some may open, and who may open one that is there.
+//! - `code_page`: text of programs that do not print UTF-8.
+//! - `disk`: how much room there is.
+//! - `event_log`: warnings and errors, where administrators look for them.
+//! - `folders`: where the system has what.
+//! - `services`: which services need one that is to be stopped.
 #![cfg(windows)]
 
 pub mod acl;
