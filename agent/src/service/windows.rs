@@ -12,6 +12,8 @@ use windows_service::service::{
     Service as Handle, ServiceAccess, ServiceExitCode, ServiceStartType, ServiceState,
 };
 use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
+use winreg::RegKey;
+use winreg::enums::HKEY_LOCAL_MACHINE;
 
 use super::{ServiceControl, ServiceError};
 use crate::config::{CommandLine, Config};
@@ -30,9 +32,6 @@ const TRIES: u32 = 20;
 
 /// ERROR_ACCESS_DENIED
 const DENIED: i32 = 5;
-/// SERVICE_ENUMERATE_DEPENDENTS, which the library does not name.
-const ENUMERATE_DEPENDENTS: ServiceAccess = ServiceAccess::from_bits_retain(0x8);
-
 /// ERROR_SERVICE_ALREADY_RUNNING
 const ALREADY_RUNNING: i32 = 1056;
 /// ERROR_SERVICE_DOES_NOT_EXIST
@@ -41,6 +40,9 @@ const NO_SUCH_SERVICE: i32 = 1060;
 const NOT_NOW: i32 = 1061;
 /// ERROR_SERVICE_NOT_ACTIVE
 const NOT_ACTIVE: i32 = 1062;
+
+/// Where Windows has what services are.
+const SERVICES: &str = r"SYSTEM\CurrentControlSet\Services";
 
 /// What there is to do with a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -176,9 +178,9 @@ pub(crate) fn io_error(error: windows_service::Error) -> io::Error {
 /// # Errors
 /// Which service, and what Windows says of it.
 pub fn control(verb: Verb, name: &str, out: &mut impl Write) -> io::Result<()> {
-    let all = ServiceAccess::QUERY_STATUS | ServiceAccess::START | ServiceAccess::STOP | ENUMERATE_DEPENDENTS;
+    let all = ServiceAccess::QUERY_STATUS | ServiceAccess::START | ServiceAccess::STOP;
     let service = Controlled::open(name, all)?;
-    let before = needing(&service)?;
+    let before = needing(name)?;
     let was_running =
         |needing: &Controlled| needing.state().is_ok_and(|state| state != ServiceState::Stopped);
     let running: Vec<bool> = before.iter().map(was_running).collect();
@@ -202,14 +204,47 @@ pub fn control(verb: Verb, name: &str, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// The services that need this one, in the order in which they can be stopped.
-fn needing(service: &Controlled) -> io::Result<Vec<Controlled>> {
+fn needing(name: &str) -> io::Result<Vec<Controlled>> {
     let access = ServiceAccess::QUERY_STATUS
         | ServiceAccess::QUERY_CONFIG
         | ServiceAccess::START
         | ServiceAccess::STOP;
-    let names = umsid_windows::services::dependents(&service.handle)
-        .map_err(|error| service.failed("ask which services need", &error))?;
-    names.iter().map(|name| Controlled::open(name, access)).collect()
+    let services = RegKey::predef(HKEY_LOCAL_MACHINE).open_subkey(SERVICES)?;
+    let mut all = Vec::new();
+    for service in services.enum_keys() {
+        let service = service?;
+        // One without this value needs none.
+        let needs: Vec<String> = services
+            .open_subkey(&service)
+            .and_then(|key| key.get_value("DependOnService"))
+            .unwrap_or_default();
+        if !needs.is_empty() {
+            all.push((service, needs));
+        }
+    }
+    in_order(name, &all).into_iter().map(|name| Controlled::open(name, access)).collect()
+}
+
+/// Of these services, each with those it needs, the ones that need this one, or one that does: none before one that needs it.
+fn in_order<'a>(name: &str, all: &'a [(String, Vec<String>)]) -> Vec<&'a str> {
+    fn visit<'a>(
+        name: &str,
+        all: &'a [(String, Vec<String>)],
+        seen: &mut Vec<&'a str>,
+        found: &mut Vec<&'a str>,
+    ) {
+        let needs_it = |needs: &[String]| needs.iter().any(|needed| needed.eq_ignore_ascii_case(name));
+        for (service, _) in all.iter().filter(|(_, needs)| needs_it(needs)) {
+            if !seen.contains(&service.as_str()) {
+                seen.push(service);
+                visit(service, all, seen, found);
+                found.push(service);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(name, all, &mut Vec::new(), &mut found);
+    found
 }
 
 struct Controlled {
@@ -320,5 +355,26 @@ impl Controlled {
             Ok(ServiceExitCode::ServiceSpecific(code)) => format!(": it ended with {code}"),
         };
         format!("it is {}{code}", describe(state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_is_stopped_before_one_that_needs_it() {
+        let all = [("web", "ums"), ("watch", "web"), ("log", "UMS"), ("other", "disk"), ("ums", "disk")];
+        let mut all: Vec<_> = all.map(|(name, needs)| (name.to_owned(), vec![needs.to_owned()])).into();
+        assert_eq!(in_order("ums", &all), ["watch", "web", "log"]);
+        assert_eq!(in_order("watch", &all), [""; 0]);
+        // As nobody could install them, but anybody write them.
+        all.push(("ums".to_owned(), vec!["watch".to_owned()]));
+        assert_eq!(in_order("ums", &all).len(), 4);
+    }
+
+    #[test]
+    fn what_is_installed_here_is_read() {
+        assert!(needing("there is no such service").unwrap().is_empty());
     }
 }

@@ -6,7 +6,6 @@
 //! - `disk`: how much room there is.
 //! - `event_log`: warnings and errors, where administrators look for them.
 //! - `folders`: where the system has what.
-//! - `services`: which services need one that is to be stopped.
 #![cfg(windows)]
 
 pub mod acl;
@@ -14,6 +13,5 @@ pub mod code_page;
 pub mod disk;
 pub mod event_log;
 pub mod folders;
-pub mod services;
 
 mod text;

@@ -91,6 +91,12 @@ impl ServerDir {
         self.books().join("service")
     }
 
+    /// When a service that needs its UMS Server started and stopped.
+    #[cfg(windows)]
+    pub(crate) fn bystander(&self) -> PathBuf {
+        self.books().join("bystander.log")
+    }
+
     pub(crate) fn init_script(&self) -> PathBuf {
         self.0.join("etc/init.d/igelRMserver")
     }

@@ -187,8 +187,11 @@ fn be_the_service(_: Vec<OsString>) {
     let pending = Settings::read(&called.server).map_or(0, |settings| settings.start_pending_ms);
     std::thread::sleep(Duration::from_millis(pending));
     report(&manager, ServiceState::Running, ServiceExitCode::NO_ERROR);
-    let exit =
-        if called.bystander { wait(stopped) } else { crate::server::run_until(&called.server, stopped) };
+    let exit = if called.bystander {
+        stand_by(&called.server, stopped)
+    } else {
+        crate::server::run_until(&called.server, stopped)
+    };
     let code = match exit {
         Ok(0) => ServiceExitCode::NO_ERROR,
         Ok(code) => ServiceExitCode::ServiceSpecific(code.into()),
@@ -197,10 +200,12 @@ fn be_the_service(_: Vec<OsString>) {
     report(&manager, ServiceState::Stopped, code);
 }
 
-fn wait(mut stopped: watch::Receiver<bool>) -> io::Result<u8> {
+fn stand_by(server: &ServerDir, mut stopped: watch::Receiver<bool>) -> io::Result<u8> {
+    store::append_line(&server.bystander(), "started")?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     // Without a sender there is nothing to wait for.
     let _ = runtime.block_on(stopped.wait_for(|stopped| *stopped));
+    store::append_line(&server.bystander(), "stopped")?;
     Ok(0)
 }
 

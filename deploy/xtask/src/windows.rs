@@ -424,12 +424,18 @@ impl Stage {
         Ok(())
     }
 
-    /// What needs the UMS Server was stopped with it, and runs again.
+    /// What needs the UMS Server was stopped before it, and runs again.
     fn dependents_come_back(&self) -> anyhow::Result<()> {
         for host in &self.hosts {
             for service in [UMS, BYSTANDER] {
                 ensure!(host.service(service)? == "RUNNING", "{service} on {} does not run", host.name);
             }
+            let log = fs::read_to_string(self.server_dir(&host.name).join("lab/bystander.log"))?;
+            ensure!(
+                log == "started\nstopped\nstarted\n",
+                "what needs the UMS Server on {}: {log}",
+                host.name
+            );
         }
         self.done("services that need the UMS Server run again");
         Ok(())
