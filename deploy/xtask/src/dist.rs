@@ -77,26 +77,38 @@ pub(crate) fn dist() -> PathBuf {
 
 /// The `.deb` packages of the programs in this directory: first that of the agent, then that of the coordinator.
 pub(crate) fn packages(binaries: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
-    let agent = deb::make(&agent(binaries, Form::Deb)?, version, &dist())?;
-    let coordinator = deb::make(&coordinator(binaries, Form::Deb)?, version, &dist())?;
+    debs(&Built::linux(binaries)?, version)
+}
+
+fn debs(linux: &Built, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let agent = deb::make(&agent(linux, Form::Deb)?, version, &dist())?;
+    let coordinator = deb::make(&coordinator(linux, Form::Deb)?, version, &dist())?;
     Ok([agent, coordinator])
 }
 
 /// The same as `.rpm`.
 pub(crate) fn rpms(binaries: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
-    let agent = rpm::make(&agent(binaries, Form::Rpm)?, version, &dist())?;
-    let coordinator = rpm::make(&coordinator(binaries, Form::Rpm)?, version, &dist())?;
+    rpms_of(&Built::linux(binaries)?, version)
+}
+
+fn rpms_of(linux: &Built, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let agent = rpm::make(&agent(linux, Form::Rpm)?, version, &dist())?;
+    let coordinator = rpm::make(&coordinator(linux, Form::Rpm)?, version, &dist())?;
     Ok([agent, coordinator])
 }
 
 /// The `.msi` packages of the programs for Windows in this directory, of which those for Linux tell what they are.
 pub(crate) fn msis(windows: &Path, linux: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+    msis_of(&Built::windows(windows)?, linux, version)
+}
+
+fn msis_of(windows: &Built, linux: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
     let [agent, coordinator] = for_windows(windows, linux)?;
     Ok([msi::make(&agent, version, &dist())?, msi::make(&coordinator, version, &dist())?])
 }
 
 /// Tarball and zip, of everything.
-pub(crate) fn archives(linux: &Path, windows: &Path, version: &str) -> anyhow::Result<[PathBuf; 2]> {
+fn archives(linux: &Built, windows: &Built, version: &str) -> anyhow::Result<[PathBuf; 2]> {
     let everything = |name, packages: [Package; 2]| {
         let mut files: Vec<Entry> = Vec::new();
         for file in packages.into_iter().flat_map(|package| package.files) {
@@ -107,7 +119,7 @@ pub(crate) fn archives(linux: &Path, windows: &Path, version: &str) -> anyhow::R
         Package { name, summary: "", description: "", needs: &[], scripts: "", files }
     };
     let tarball = everything("umsid", [agent(linux, Form::Tarball)?, coordinator(linux, Form::Tarball)?]);
-    let zip = everything("umsid", for_windows(windows, linux)?);
+    let zip = everything("umsid", for_windows(windows, linux.programs)?);
     Ok([
         archive::tarball(&tarball, &format!("umsid-{version}-x86_64-linux"), &dist())?,
         archive::zip(&zip, &format!("umsid-{version}-x86_64-windows"), &dist())?,
@@ -116,12 +128,15 @@ pub(crate) fn archives(linux: &Path, windows: &Path, version: &str) -> anyhow::R
 
 /// Everything that is shipped, and last the digests of all that.
 pub(crate) fn all(linux: &Path, windows: &Path, version: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let (linux, windows) = (Built::linux(linux)?, Built::windows(windows)?);
     let mut made = Vec::new();
-    made.extend(packages(linux, version)?);
-    made.extend(rpms(linux, version)?);
-    made.extend(msis(windows, linux, version)?);
-    made.extend(archives(linux, windows, version)?);
-    made.extend(sbom::make(&dist())?);
+    made.extend(debs(&linux, version)?);
+    made.extend(rpms_of(&linux, version)?);
+    made.extend(msis_of(&windows, linux.programs, version)?);
+    made.extend(archives(&linux, &windows, version)?);
+    for (built, system) in [(&linux, "linux"), (&windows, "windows")] {
+        made.extend(built.sbom.write(&dist(), version, system)?);
+    }
     made.push(sums(&made)?);
     Ok(made)
 }
@@ -133,6 +148,22 @@ fn sums(made: &[PathBuf]) -> anyhow::Result<PathBuf> {
     let sums = dist().join("SHA256SUMS");
     files::write(&sums, 0o644, text.as_bytes())?;
     Ok(sums)
+}
+
+/// The programs for one system, in this directory, and what they are made of.
+struct Built<'a> {
+    programs: &'a Path,
+    sbom: sbom::Documents,
+}
+
+impl<'a> Built<'a> {
+    fn linux(programs: &'a Path) -> anyhow::Result<Self> {
+        Ok(Self { programs, sbom: sbom::Documents::new("x86_64-unknown-linux-gnu")? })
+    }
+
+    fn windows(programs: &'a Path) -> anyhow::Result<Self> {
+        Ok(Self { programs, sbom: sbom::Documents::new("x86_64-pc-windows-gnu")? })
+    }
 }
 
 /// For whom a package is.
@@ -199,8 +230,9 @@ impl Package {
         Ok(())
     }
 
-    fn add_documents(&mut self, form: Form) -> anyhow::Result<()> {
+    fn add_documents(&mut self, form: Form, sbom: &sbom::Documents) -> anyhow::Result<()> {
         let dir = format!("usr/share/doc/{}", self.name);
+        self.add(&format!("{dir}/{}.cdx.json", self.name), 0o644, sbom.of(self.name)?.to_vec());
         match form {
             Form::Deb => self.add_file(&format!("{dir}/copyright"), 0o644, "LICENSE")?,
             Form::Rpm => {
@@ -244,7 +276,7 @@ impl Package {
     }
 }
 
-fn agent(binaries: &Path, form: Form) -> anyhow::Result<Package> {
+fn agent(linux: &Built, form: Form) -> anyhow::Result<Package> {
     let mut package = Package {
         name: "umsid-agent",
         summary: "keeps the Main UMS ID of an IGEL UMS Server in sync: the agent",
@@ -254,7 +286,7 @@ fn agent(binaries: &Path, form: Form) -> anyhow::Result<Package> {
         scripts: "umsid-agent",
         files: Vec::new(),
     };
-    let (agent, helper) = (binaries.join("umsid-agent"), binaries.join("umsid-helper"));
+    let (agent, helper) = (linux.programs.join("umsid-agent"), linux.programs.join("umsid-helper"));
     package.add_program("usr/bin/umsid-agent", &agent)?;
     package.add_program("usr/libexec/umsid-helper", &helper)?;
     package.add_configuration("etc/umsid/agent.toml", 0o644, "deploy/config/agent.toml")?;
@@ -268,11 +300,11 @@ fn agent(binaries: &Path, form: Form) -> anyhow::Result<Package> {
     }
     package.add_manual(&agent, &["man"], true, form)?;
     package.add_manual(&helper, &["--man"], false, form)?;
-    package.add_documents(form)?;
+    package.add_documents(form, &linux.sbom)?;
     Ok(package)
 }
 
-fn coordinator(binaries: &Path, form: Form) -> anyhow::Result<Package> {
+fn coordinator(linux: &Built, form: Form) -> anyhow::Result<Package> {
     let mut package = Package {
         name: "umsid",
         summary: "keeps the Main UMS ID of IGEL UMS Servers in sync: the coordinator",
@@ -282,15 +314,15 @@ fn coordinator(binaries: &Path, form: Form) -> anyhow::Result<Package> {
         scripts: "",
         files: Vec::new(),
     };
-    let umsid = binaries.join("umsid");
+    let umsid = linux.programs.join("umsid");
     package.add_program("usr/bin/umsid", &umsid)?;
     package.add_manual(&umsid, &["man"], true, form)?;
-    package.add_documents(form)?;
+    package.add_documents(form, &linux.sbom)?;
     Ok(package)
 }
 
 /// Agent and coordinator for Windows, in one directory each; manual and completions are what the programs for Linux say.
-fn for_windows(windows: &Path, linux: &Path) -> anyhow::Result<[Package; 2]> {
+fn for_windows(windows: &Built, linux: &Path) -> anyhow::Result<[Package; 2]> {
     let base = |name, summary| Package {
         name,
         summary,
@@ -300,11 +332,11 @@ fn for_windows(windows: &Path, linux: &Path) -> anyhow::Result<[Package; 2]> {
         files: Vec::new(),
     };
     let mut agent = base("umsid-agent", "umsid agent: keeps the Main UMS ID of an IGEL UMS Server in sync");
-    agent.add_program("umsid-agent.exe", &windows.join("umsid-agent.exe"))?;
+    agent.add_program("umsid-agent.exe", &windows.programs.join("umsid-agent.exe"))?;
     agent.add_file("agent.toml", 0o644, "deploy/config/agent.toml")?;
     agent.add_file("enrol.ps1", 0o644, "deploy/windows/enrol.ps1")?;
     let mut coordinator = base("umsid", "umsid: keeps the Main UMS ID of IGEL UMS Servers in sync");
-    coordinator.add_program("umsid.exe", &windows.join("umsid.exe"))?;
+    coordinator.add_program("umsid.exe", &windows.programs.join("umsid.exe"))?;
     for package in [&mut agent, &mut coordinator] {
         let program = linux.join(package.name);
         let script = Program::new(&program).args(["completions", "powershell"]).read_quietly()?;
@@ -312,6 +344,8 @@ fn for_windows(windows: &Path, linux: &Path) -> anyhow::Result<[Package; 2]> {
         package.add_file("LICENSE.txt", 0o644, "LICENSE")?;
         package.add_file("README.md", 0o644, "deploy/README.md")?;
         package.add_file("SECURITY.md", 0o644, "deploy/SECURITY.md")?;
+        let sbom = windows.sbom.of(package.name)?.to_vec();
+        package.add(&format!("{}.cdx.json", package.name), 0o644, sbom);
         let pages = dist().join(format!("man.{}", package.name));
         fs::create_dir_all(&pages).context("cannot make a directory for manual pages")?;
         Program::new(&program).args(["man"]).args([&pages]).read_quietly()?;
