@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::program::{Program, root, target_dir};
 use crate::windows;
@@ -21,7 +21,7 @@ pub(super) fn linux() -> anyhow::Result<PathBuf> {
         .args(["--package", "umsid", "--package", "umsid-agent"])
         .env("PATH", &path_with(&zigbuild))
         .env("CARGO_TARGET_DIR", &dir.display().to_string())
-        .env("RUSTFLAGS", &anonymous())
+        .env("RUSTFLAGS", &anonymous(Path::new("rustc"))?)
         .show()?;
     ensure!(code == 0, "cargo zigbuild failed");
     Ok(dir.join("x86_64-unknown-linux-gnu").join("release"))
@@ -32,12 +32,26 @@ pub(super) fn windows() -> anyhow::Result<PathBuf> {
     windows::release(&tool("cargo-auditable", "0.7.7")?)
 }
 
-/// Where sources were lies on no other machine: the same sources give the same program wherever they are.
-pub(crate) fn anonymous() -> String {
-    let home = std::env::var("CARGO_HOME")
-        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
-        .unwrap_or_default();
-    format!("--remap-path-prefix={}=/umsid --remap-path-prefix={home}=/cargo", root().display())
+/// Where sources were lies on no other machine: the same sources give the same program wherever they are built.
+pub(crate) fn anonymous(rustc: &Path) -> anyhow::Result<String> {
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let home = home.context("where cargo keeps sources cannot be told: set CARGO_HOME")?;
+    let version = Program::new(rustc).args(["--version", "--verbose"]).read_quietly()?;
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: "));
+    let sysroot = Program::new(rustc).args(["--print", "sysroot"]).read_quietly()?;
+    let mut places = vec![
+        (root().display().to_string(), "/umsid".to_owned()),
+        // What build scripts generate is there. Of several that fit the last counts.
+        (target_dir().display().to_string(), "/umsid/target".to_owned()),
+        (home, "/cargo".to_owned()),
+    ];
+    if let Some(commit) = commit {
+        // As the compiler itself has it where these sources are not installed.
+        places.push((format!("{}/lib/rustlib/src/rust", sysroot.trim()), format!("/rustc/{commit}")));
+    }
+    let flags = places.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}"));
+    Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
 /// A tool of cargo's, installed below the target directory.

@@ -28,7 +28,8 @@ impl Documents {
             .env("SOURCE_DATE_EPOCH", &source_date()?)
             .read_quietly();
         let documents = described.and_then(|_| {
-            let read = |(dir, package)| Ok((package, document(&root().join(dir).join(format!("{name}.json")))?));
+            let read =
+                |(dir, package)| Ok((package, document(&root().join(dir).join(format!("{name}.json")))?));
             PACKAGES.into_iter().map(read).collect()
         });
         // The tool writes one beside every package of the workspace, whether it comes to its end or not.

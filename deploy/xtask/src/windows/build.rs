@@ -73,7 +73,10 @@ pub(super) fn release(wrapper: &Path) -> anyhow::Result<PathBuf> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", &built.display().to_string())
         // The linker would write the time into it.
-        .env("RUSTFLAGS", &format!("{} -Clink-arg=-Wl,--no-insert-timestamp", release::anonymous()))
+        .env(
+            "RUSTFLAGS",
+            &format!("{} -Clink-arg=-Wl,--no-insert-timestamp", release::anonymous(Path::new(RUSTC))?),
+        )
         .show()?;
     anyhow::ensure!(code == 0, "cargo build failed");
     Ok(built.join(TARGET).join("release"))
