@@ -178,6 +178,7 @@ enum Form {
 struct Package {
     name: &'static str,
     summary: &'static str,
+    /// In lines short enough for those who show it.
     description: &'static str,
     /// Other packages its scripts need.
     needs: &'static [&'static str],
@@ -280,8 +281,9 @@ fn agent(linux: &Built, form: Form) -> anyhow::Result<Package> {
     let mut package = Package {
         name: "umsid-agent",
         summary: "keeps the Main UMS ID of an IGEL UMS Server in sync: the agent",
-        description: "Runs beside one UMS Server and does, told by umsid over mutual TLS, what an administrator would do \
-                      there by hand: back up and restore the UMS ID, restart the UMS Server. It knows no other verbs.",
+        description: "Runs beside one UMS Server and does, told by umsid over mutual TLS, what\n\
+                      an administrator would do there by hand: back up and restore the UMS\n\
+                      ID, restart the UMS Server. It knows no other verbs.",
         needs: &["passwd", "init-system-helpers"],
         scripts: "umsid-agent",
         files: Vec::new(),
@@ -308,8 +310,9 @@ fn coordinator(linux: &Built, form: Form) -> anyhow::Result<Package> {
     let mut package = Package {
         name: "umsid",
         summary: "keeps the Main UMS ID of IGEL UMS Servers in sync: the coordinator",
-        description: "Brings all servers of an UMS installation to the Main UMS ID by one command: it asks the agents on \
-                      the servers (package umsid-agent), plans, and carries the plan out step by step, resumable.",
+        description: "Brings all servers of an UMS installation to the Main UMS ID by one\n\
+                      command: it asks the agents on the servers (package umsid-agent),\n\
+                      plans, and carries the plan out step by step, resumable.",
         needs: &[],
         scripts: "",
         files: Vec::new(),
@@ -361,6 +364,11 @@ fn for_windows(windows: &Built, linux: &Path) -> anyhow::Result<[Package; 2]> {
         fs::remove_dir_all(&pages)?;
     }
     Ok([agent, coordinator])
+}
+
+/// The version as packages have it: `0.2.0~rc.1` comes before `0.2.0`, which cargo writes as `0.2.0-rc.1`.
+fn sortable(version: &str) -> String {
+    version.replace('-', "~")
 }
 
 /// Lays a package's files out under this directory, which must not be there yet.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{MAINTAINER, Package, glibc, lay_out, source_date};
+use super::{MAINTAINER, Package, glibc, lay_out, sortable, source_date};
 use crate::files::write;
 use crate::program::{Program, root};
 
@@ -15,6 +15,7 @@ const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 
 /// Makes the package in this directory.
 pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Result<PathBuf> {
+    let version = &sortable(version);
     let architecture =
         Program::new(Path::new("dpkg")).args(["--print-architecture"]).read_quietly()?.trim().to_owned();
     let tree = dist.join("tree").join(package.name);
@@ -51,7 +52,10 @@ pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Res
 
 fn control(package: &Package, version: &str, architecture: &str, tree: &Path) -> anyhow::Result<String> {
     let newest = glibc::newest_of(package, tree)?;
-    let mut depends = vec![format!("libc6 (>= {newest})"), "libgcc-s1".to_owned()];
+    let mut depends = vec![format!("libc6 (>= {newest})")];
+    if glibc::any_loads(package, tree, "libgcc_s.so.1")? {
+        depends.push("libgcc-s1".to_owned());
+    }
     depends.extend(package.needs.iter().map(ToString::to_string));
     let size: usize = package.files.iter().map(|file| file.content.len().div_ceil(1024)).sum();
     let mut control = String::new();
@@ -68,6 +72,8 @@ fn control(package: &Package, version: &str, architecture: &str, tree: &Path) ->
     ] {
         writeln!(control, "{field}: {value}")?;
     }
-    writeln!(control, " {}", package.description)?;
+    for line in package.description.lines() {
+        writeln!(control, " {line}")?;
+    }
     Ok(control)
 }

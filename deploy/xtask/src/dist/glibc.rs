@@ -21,9 +21,12 @@ impl fmt::Display for Version {
 /// What RHEL 7 and Amazon Linux 2 have (UMS_FACTS §5), and programs that are shipped may need at most.
 const OLDEST: [u32; 2] = [2, 17];
 
+/// What programs begin with.
+const ELF: &[u8] = b"\x7fELF";
+
 /// The newest version any program of a package needs, which is laid out there.
 pub(super) fn newest_of(package: &Package, tree: &Path) -> anyhow::Result<Version> {
-    let programs = package.files.iter().filter(|file| file.content.starts_with(b"\x7fELF"));
+    let programs = package.files.iter().filter(|file| file.content.starts_with(ELF));
     let needed: Vec<Version> =
         programs.map(|file| needed(&tree.join(&file.path))).collect::<anyhow::Result<_>>()?;
     needed.into_iter().max().context("there is no program in the package")
@@ -42,6 +45,21 @@ pub(super) fn runs_everywhere(program: &Path) -> anyhow::Result<()> {
         program.display()
     );
     Ok(())
+}
+
+/// Whether any program of a package, which is laid out there, loads this library at its start.
+pub(super) fn any_loads(package: &Package, tree: &Path, library: &str) -> anyhow::Result<bool> {
+    for file in package.files.iter().filter(|file| file.content.starts_with(ELF)) {
+        let headers = Program::new(Path::new("objdump"))
+            .args([Path::new("-p"), &tree.join(&file.path)])
+            .env("LC_ALL", "C")
+            .read_quietly()?;
+        let mut needed = headers.lines().filter_map(|line| line.trim().strip_prefix("NEEDED"));
+        if needed.any(|name| name.trim() == library) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The newest version of glibc whose symbols this program needs.

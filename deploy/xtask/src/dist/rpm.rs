@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{MAINTAINER, Package, glibc, lay_out, source_date};
+use super::{MAINTAINER, Package, lay_out, sortable, source_date};
 use crate::files;
 use crate::program::{Program, root};
 
@@ -15,6 +15,7 @@ const SCRIPTS: [&str; 4] = ["pre", "post", "preun", "postun"];
 
 /// Makes the package in this directory.
 pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Result<PathBuf> {
+    let version = &sortable(version);
     let top = dist.join("rpm").join(package.name);
     if top.exists() {
         fs::remove_dir_all(&top).context("cannot remove what an earlier packaging left")?;
@@ -46,7 +47,6 @@ pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Res
 }
 
 fn spec(package: &Package, version: &str, tree: &Path) -> anyhow::Result<String> {
-    let newest = glibc::newest_of(package, tree)?;
     let mut spec = String::new();
     for (field, value) in [
         ("Name", package.name),
@@ -55,11 +55,10 @@ fn spec(package: &Package, version: &str, tree: &Path) -> anyhow::Result<String>
         ("Summary", package.summary),
         ("License", "MIT"),
         ("Packager", MAINTAINER),
-        ("Requires", &format!("libc.so.6(GLIBC_{newest})(64bit)")),
-        ("AutoReqProv", "no"),
     ] {
         writeln!(spec, "{field}: {value}")?;
     }
+    // Which glibc the programs need is found out by rpmbuild.
     if !package.scripts.is_empty() {
         writeln!(spec, "Requires: systemd\nRequires(pre): shadow-utils")?;
     }
@@ -88,6 +87,7 @@ fn spec(package: &Package, version: &str, tree: &Path) -> anyhow::Result<String>
         let kind = match () {
             () if file.configuration => "%config(noreplace) ",
             () if file.path.starts_with("usr/share/doc/") => "%doc ",
+            () if file.path.starts_with("usr/share/licenses/") => "%license ",
             () => "",
         };
         writeln!(spec, "%attr({:o},root,root) {kind}/{}", file.mode, file.path)?;
