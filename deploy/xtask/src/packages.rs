@@ -106,13 +106,11 @@ impl Drop for Dir {
 fn pick(made: &[PathBuf], name: &str, kind: &str) -> anyhow::Result<PathBuf> {
     let is_it = |file: &&PathBuf| {
         let text = file.file_name().unwrap_or_default().to_string_lossy();
-        let middle = text.strip_prefix(name).and_then(|rest| rest.strip_suffix(kind));
-        middle.is_some_and(|middle| {
-            middle == "."
-                || !middle.contains('+')
-                    && !middle.contains("agent")
-                    && middle.contains(|c: char| c.is_ascii_digit())
-        })
+        text.strip_prefix(name).is_some_and(|rest| {
+            rest.starts_with(['-', '_']) && rest[1..].starts_with(|c: char| c.is_ascii_digit())
+        }) && text.ends_with(kind)
+            // Of a newer version, left by an earlier call.
+            && !text.contains('+')
     };
     made.iter().find(is_it).cloned().with_context(|| format!("there is no {kind} of {name}"))
 }
@@ -147,15 +145,20 @@ fn same_again(made: &[PathBuf], linux: &Path, windows: &Path, version: &str) -> 
     let tonic = lock.split("[[package]]").find(|package| package.contains("name = \"tonic\"\n"));
     let tonic = tonic.and_then(|package| package.lines().find_map(|line| line.strip_prefix("version = ")));
     let tonic = tonic.context("Cargo.lock does not name tonic")?.trim_matches('"').to_owned();
-    for name in ["umsid-agent", "umsid"] {
-        let document: Value = serde_json::from_slice(&fs::read(pick(made, name, "cdx.json")?)?)?;
-        ensure!(
-            document["bomFormat"] == "CycloneDX" && document.get("serialNumber").is_none(),
-            "{name}: no CycloneDX"
-        );
-        let components = document["components"].as_array().context("the SBOM names no components")?;
-        let named = components.iter().any(|it| it["name"] == "tonic" && it["version"] == tonic.as_str());
-        ensure!(named, "the SBOM of {name} does not name tonic {tonic}");
+    for (name, windows_only) in [("umsid-agent", "windows-service"), ("umsid", "windows-sys")] {
+        for (system, of_windows) in [("linux", false), ("windows", true)] {
+            let document: Value =
+                serde_json::from_slice(&fs::read(pick(made, name, &format!("{system}.cdx.json"))?)?)?;
+            ensure!(
+                document["bomFormat"] == "CycloneDX" && document.get("serialNumber").is_none(),
+                "{name}: no CycloneDX"
+            );
+            let components = document["components"].as_array().context("the SBOM names no components")?;
+            let named = components.iter().any(|it| it["name"] == "tonic" && it["version"] == tonic.as_str());
+            ensure!(named, "the SBOM of {name} for {system} does not name tonic {tonic}");
+            let other = components.iter().any(|it| it["name"] == windows_only);
+            ensure!(other == of_windows, "the SBOM of {name} for {system} is another system's");
+        }
     }
     Ok(())
 }
@@ -189,6 +192,13 @@ fn rpm(dir: &Path, packages: &[PathBuf; 2], newer: &[PathBuf; 2]) -> anyhow::Res
     )?;
     ensure!(found == "umsid-agent 700\nroot 755\nroot 644\nenabled\nenabled\n", "installed: {found}");
     inside("umsid --version && umsid-agent --version && test -s /usr/share/man/man1/umsid-sync.1.gz")?;
+    for document in ["LICENSE", "README.md", "umsid-agent.cdx.json"] {
+        let dir = if document == "LICENSE" { "licenses" } else { "doc" };
+        ensure!(
+            tree.join("usr/share").join(dir).join("umsid-agent").join(document).is_file(),
+            "no {document}"
+        );
+    }
     ensure!(
         !tree.join("usr/lib/.build-id").exists() && !tree.join("etc/init.d/umsid-agent").exists(),
         "too much is installed"
