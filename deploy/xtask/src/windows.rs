@@ -94,9 +94,9 @@ pub(crate) fn programs() -> anyhow::Result<PathBuf> {
 }
 
 /// The same, optimised, with their dependencies listed in them.
-pub(crate) fn release(wrapper: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn release() -> anyhow::Result<PathBuf> {
     build::provide()?;
-    build::release(wrapper)
+    build::release()
 }
 
 /// What the lab tells of a server.

@@ -10,16 +10,16 @@ use crate::windows;
 /// The oldest glibc of the systems the UMS runs on (UMS_FACTS §4).
 const TARGET: &str = "x86_64-unknown-linux-gnu.2.17";
 
+/// What puts the list of dependencies into programs.
+const AUDITABLE: &str = "cargo-auditable";
+
 /// Builds for Linux with a linker that knows the symbols of every glibc; gives the directory of the programs.
 pub(super) fn linux() -> anyhow::Result<PathBuf> {
-    let auditable = tool("cargo-auditable", "0.7.7")?;
-    let zigbuild = python_tools()?;
+    provide_zigbuild()?;
     let dir = target_dir().join("dist-linux");
-    let code = Program::new(&auditable)
-        .in_dir(&root())
-        .args(["auditable", "zigbuild", "--release", "--locked", "--bins", "--target", TARGET])
+    let code = cargo()?
+        .args(["zigbuild", "--release", "--locked", "--bins", "--target", TARGET])
         .args(["--package", "umsid", "--package", "umsid-agent"])
-        .env("PATH", &path_with(&zigbuild))
         .env("CARGO_TARGET_DIR", &dir.display().to_string())
         .env("RUSTFLAGS", &anonymous(Path::new("rustc"))?)
         .show()?;
@@ -29,7 +29,21 @@ pub(super) fn linux() -> anyhow::Result<PathBuf> {
 
 /// Builds for Windows; gives the directory of the programs.
 pub(super) fn windows() -> anyhow::Result<PathBuf> {
-    windows::release(&tool("cargo-auditable", "0.7.7")?)
+    windows::release()
+}
+
+/// `cargo` that has programs list their dependencies, with the tools that are installed on its path.
+///
+/// Cargo takes the path of a compiler's wrapper into the names of all symbols of ours, and `cargo auditable` gives it where it lies
+/// itself. Given by name instead, programs are the same wherever the tools are. So it is made to call `env`, which sets that.
+pub(crate) fn cargo() -> anyhow::Result<Program> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    Ok(Program::new(&tool(AUDITABLE, "0.7.7")?)
+        .in_dir(&root())
+        .args(["auditable".to_owned(), format!("CARGO={cargo}")])
+        .args([format!("RUSTC_WORKSPACE_WRAPPER={AUDITABLE}"), cargo])
+        .env("CARGO", "env")
+        .env("PATH", &path_with(&tools())))
 }
 
 /// Where sources were lies on no other machine: the same sources give the same program wherever they are built.
@@ -54,10 +68,19 @@ pub(crate) fn anonymous(rustc: &Path) -> anyhow::Result<String> {
     Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
+/// Where tools are installed.
+fn place() -> PathBuf {
+    target_dir().join("dist-tools")
+}
+
+/// Where their programs are then.
+fn tools() -> PathBuf {
+    place().join("bin")
+}
+
 /// A tool of cargo's, installed below the target directory.
 pub(super) fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
-    let place = target_dir().join("dist-tools");
-    let program = place.join("bin").join(name);
+    let (place, program) = (place(), tools().join(name));
     if !program.exists() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let code = Program::new(Path::new(&cargo))
@@ -70,11 +93,11 @@ pub(super) fn tool(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// `cargo-zigbuild` with its linker; gives the directory they are in.
-fn python_tools() -> anyhow::Result<PathBuf> {
-    let bin = target_dir().join("dist-tools").join("bin");
+/// Installs `cargo-zigbuild` with its linker.
+fn provide_zigbuild() -> anyhow::Result<()> {
+    let bin = tools();
     if !bin.join("cargo-zigbuild").exists() {
-        let place = target_dir().join("dist-tools");
+        let place = place();
         Program::new(Path::new("python3")).args(["-m", "venv"]).args([&place]).read_quietly()?;
         Program::new(&bin.join("pip"))
             .args([
@@ -86,7 +109,7 @@ fn python_tools() -> anyhow::Result<PathBuf> {
             ])
             .read_quietly()?;
     }
-    Ok(bin)
+    Ok(())
 }
 
 fn path_with(first: &Path) -> String {

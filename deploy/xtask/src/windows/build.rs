@@ -53,21 +53,11 @@ pub(super) fn programs() -> anyhow::Result<PathBuf> {
     Ok(binaries)
 }
 
-/// Builds what is shipped, by way of this wrapper; gives the directory it is in.
-pub(super) fn release(wrapper: &Path) -> anyhow::Result<PathBuf> {
+/// Builds what is shipped; gives the directory it is in.
+pub(super) fn release() -> anyhow::Result<PathBuf> {
     let built = dir().join("release");
-    let code = Program::new(wrapper)
-        .in_dir(&root())
-        .args([
-            "auditable",
-            "build",
-            "--release",
-            "--locked",
-            "--bins",
-            "-Zbuild-std=std,panic_abort",
-            "--target",
-            TARGET,
-        ])
+    let code = release::cargo()?
+        .args(["build", "--release", "--locked", "--bins", "-Zbuild-std=std,panic_abort", "--target", TARGET])
         .args(["--package", "umsid", "--package", "umsid-agent"])
         .env("RUSTC", RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
