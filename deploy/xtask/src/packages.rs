@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use crate::dist::Compression;
 use crate::hosts::tree;
 use crate::program::{self, Program, root, talk, target_dir};
 use crate::windows::wine::{self, LIBRARY, Windows};
@@ -47,7 +48,7 @@ impl Packages {
         let version = env!("CARGO_PKG_VERSION");
         let wanted = |kind| self.only.is_none_or(|only| only == kind);
         let made = if self.only.is_none() {
-            let made = dist::all(&linux, &windows, version)?;
+            let made = dist::all(&linux, &windows, version, Compression::Quick)?;
             done("the packages are made");
             same_again(&made, &linux, &windows, version)?;
             done("made again they are the same, byte for byte, but for the .msi");
@@ -132,7 +133,7 @@ fn same_again(made: &[PathBuf], linux: &Path, windows: &Path, version: &str) -> 
     };
     let before = sums("the first time")?;
     ensure!(before.len() + 1 == made.len(), "not every file has a sum: {before:?}");
-    dist::all(linux, windows, version)?;
+    dist::all(linux, windows, version, Compression::Quick)?;
     let after = sums("the second time")?;
     for (name, sum) in &before {
         // wixl puts the time and a number of its own into each.

@@ -17,7 +17,8 @@ pub(super) fn tarball(package: &Package, name: &str, dist: &Path) -> anyhow::Res
         .args([format!("--mtime=@{}", source_date()?), format!("--file={}", tar.display())])
         .args([Path::new("--directory"), &dir, Path::new(name)])
         .read_quietly()?;
-    Program::new(Path::new("gzip")).args([Path::new("-9nf"), &tar]).read_quietly()?;
+    let level = format!("-{}nf", package.compression.level(9));
+    Program::new(Path::new("gzip")).args([Path::new(&level), &tar]).read_quietly()?;
     fs::remove_dir_all(&dir)?;
     Ok(made)
 }
@@ -39,7 +40,7 @@ pub(super) fn zip(package: &Package, name: &str, dist: &Path) -> anyhow::Result<
     Program::new(Path::new("zip"))
         .in_dir(&dir)
         // No times of access, no owners: the same files give the same archive.
-        .args(["-X", "-9", "-q"])
+        .args(["-X", "-q", &format!("-{}", package.compression.level(9))])
         .args([&made])
         .args(&files)
         .env("TZ", "UTC")

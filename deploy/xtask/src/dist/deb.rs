@@ -42,7 +42,7 @@ pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Res
     }
     let deb = dist.join(format!("{}_{version}_{architecture}.deb", package.name));
     Program::new(Path::new("dpkg-deb"))
-        .args(["--root-owner-group", "-Zxz", "--build"])
+        .args(["--root-owner-group", "-Zxz", &format!("-z{}", package.compression.level(6)), "--build"])
         .args([&tree, &deb])
         .env("SOURCE_DATE_EPOCH", &source_date()?)
         .read_quietly()?;

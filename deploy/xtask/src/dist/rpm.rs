@@ -35,7 +35,7 @@ pub(super) fn make(package: &Package, version: &str, dist: &Path) -> anyhow::Res
         .args(define("use_source_date_epoch_as_buildtime", "1"))
         .args(define("clamp_mtime_to_source_date_epoch", "1"))
         // What rpm 4.11 of RHEL 7 reads.
-        .args(define("_binary_payload", "w6.xzdio"))
+        .args(define("_binary_payload", &format!("w{}.xzdio", package.compression.level(6))))
         .args([&spec])
         .env("SOURCE_DATE_EPOCH", &source_date()?)
         .read_quietly()?;
