@@ -163,8 +163,9 @@ proptest! {
             0x82 => (4, usize::from(request[at + 2]) << 8 | usize::from(request[at + 3])),
             length => (2, usize::from(length)),
         };
+        // Nor is the header around both.
         let outer = header(0).0;
-        let at = at.index(outer + header(outer).0 + header(outer).1);
+        let at = outer + at.index(header(outer).0 + header(outer).1);
         request[at] ^= 1 << bit;
         prop_assert!(authority.issue(&request, &identity).is_err(), "byte {}", at);
     }
