@@ -15,8 +15,8 @@ use crate::dist;
 use crate::program::{self, Program, first_line, talk, target_dir, wait_for};
 use crate::told;
 
-mod host;
-mod network;
+pub(crate) mod host;
+pub(crate) mod network;
 pub(crate) mod tree;
 
 use host::Host;
@@ -358,7 +358,7 @@ impl Stage {
     fn removed_and_installed_again(&mut self, name: &str, deb: &Path) -> anyhow::Result<()> {
         let host = self.host(name)?;
         host.shell("apt-get remove -y -q umsid-agent")?;
-        let left = host.shell("ls -d /usr/bin/umsid-agent /usr/libexec/umsid-helper /run/umsid-helper.sock /usr/lib/systemd/system/umsid-* 2>/dev/null || true; pgrep -f umsid- || true")?;
+        let left = host.shell("ls -d /usr/bin/umsid-agent /usr/libexec/umsid-helper /run/umsid-helper.sock /usr/lib/systemd/system/umsid-* 2>/dev/null || true; grep -hxE 'umsid-(agent|helper)' /proc/[0-9]*/comm || true")?;
         ensure!(left.is_empty(), "after the removal there still is: {left}");
         host.shell("test -e /etc/umsid/agent.toml && test -e /var/lib/umsid-agent/enrolment.json")?;
         let deb = host.put(deb)?;

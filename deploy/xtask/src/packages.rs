@@ -16,6 +16,8 @@ use crate::program::{self, Program, root, talk, target_dir};
 use crate::windows::wine::{self, LIBRARY, Windows};
 use crate::{dist, files, windows};
 
+mod booted;
+
 /// Make the packages of what the tests have built, and install, upgrade and remove them
 #[derive(Args)]
 #[command(after_help = "\
@@ -60,8 +62,11 @@ impl Packages {
         let dir = Dir::new()?;
         if wanted(Only::Rpm) {
             let newer = dist::rpms(&linux, &format!("{version}+1"))?;
-            rpm(&dir.0, &[made("umsid-agent", ".x86_64.rpm")?, made("umsid", ".x86_64.rpm")?], &newer)?;
+            let packages = [made("umsid-agent", ".x86_64.rpm")?, made("umsid", ".x86_64.rpm")?];
+            rpm(&dir.0, &packages, &newer)?;
             done("the .rpm was installed, upgraded and removed");
+            booted::rpm(&dir.0, &tree::base(&target_dir().join("hosts"))?, &linux, &packages[0], &newer[0])?;
+            done("on a booted host the agent went on as the newer one, and stayed off where it was off");
         }
         if wanted(Only::Tarball) {
             tarball(&dir.0, &made("umsid", ".tar.gz")?)?;

@@ -17,11 +17,11 @@ use crate::program::{Program, wait_for};
 const BOOT: Duration = Duration::from_secs(90);
 
 /// One of them.
-pub(super) struct Host {
-    pub(super) name: String,
-    pub(super) address: String,
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) address: String,
     /// Whether systemd runs it; else nothing does, and init scripts are called by hand.
-    pub(super) systemd: bool,
+    pub(crate) systemd: bool,
     root: PathBuf,
     /// What is the same on all hosts, at the same place.
     shared: PathBuf,
@@ -37,7 +37,7 @@ struct Machine {
 
 impl Host {
     /// A copy of the base tree under this directory, with this last number in its address.
-    pub(super) fn new(
+    pub(crate) fn new(
         base: &Path,
         dir: &Path,
         name: &str,
@@ -71,12 +71,12 @@ impl Host {
     }
 
     /// Writes a file of the host while it is off.
-    pub(super) fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
         files::write(&self.root.join(path), 0o644, text.as_bytes())
     }
 
     /// A link of the host to what is shared.
-    pub(super) fn link(&self, path: &str, to: &Path) -> anyhow::Result<()> {
+    pub(crate) fn link(&self, path: &str, to: &Path) -> anyhow::Result<()> {
         let path = self.root.join(path);
         files::make_room(&path)
             .and_then(|()| symlink(to, &path))
@@ -84,20 +84,20 @@ impl Host {
     }
 
     /// Lets a unit be started at boot.
-    pub(super) fn enable(&self, unit: &str) -> anyhow::Result<()> {
+    pub(crate) fn enable(&self, unit: &str) -> anyhow::Result<()> {
         let name = Path::new(unit).file_name().unwrap_or_default().to_string_lossy();
         self.link(&format!("etc/systemd/system/multi-user.target.wants/{name}"), Path::new(unit))
     }
 
     /// A copy of this file in the host's /root; gives its path there.
-    pub(super) fn put(&self, file: &Path) -> anyhow::Result<String> {
+    pub(crate) fn put(&self, file: &Path) -> anyhow::Result<String> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         fs::copy(file, self.root.join("root").join(&*name))?;
         Ok(format!("/root/{name}"))
     }
 
     /// Boots it, and waits until everything it starts is started.
-    pub(super) fn boot(&mut self, network: &Network) -> anyhow::Result<()> {
+    pub(crate) fn boot(&mut self, network: &Network) -> anyhow::Result<()> {
         ensure!(self.machine.is_none(), "{} is on already", self.name);
         let (directory, machine) =
             (format!("--directory={}", self.root.display()), format!("--machine={}", self.name));
@@ -147,7 +147,7 @@ impl Host {
     }
 
     /// A program of the host, run there as root.
-    pub(super) fn program(&self, program: &str) -> anyhow::Result<Program> {
+    pub(crate) fn program(&self, program: &str) -> anyhow::Result<Program> {
         let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         Ok(self.inside(&["--all"], "/usr/bin/env")?.args([
             "-i",
@@ -160,7 +160,7 @@ impl Host {
     }
 
     /// Runs a line of shell there; gives what it prints.
-    pub(super) fn shell(&self, line: &str) -> anyhow::Result<String> {
+    pub(crate) fn shell(&self, line: &str) -> anyhow::Result<String> {
         let done = self.program("sh")?.args(["-ec", line]).read_quietly();
         done.with_context(|| format!("on {}", self.name))
     }
@@ -172,7 +172,7 @@ impl Host {
     }
 
     /// Takes the power away: nothing on it gets to do anything more.
-    pub(super) fn cut_power(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn cut_power(&mut self) -> anyhow::Result<()> {
         let Some(mut machine) = self.machine.take() else { return Ok(()) };
         // With process 1 everything of its namespace ends.
         let _ = kill_process(machine.init, Signal::KILL);

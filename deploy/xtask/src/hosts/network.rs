@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::program::Program;
 
 /// A network namespace with a bridge that the hosts are plugged into. It is gone with this value.
-pub(super) struct Network(String);
+pub(crate) struct Network(String);
 
 impl Network {
     /// The bridge's name.
-    pub(super) const BRIDGE: &str = "br0";
+    pub(crate) const BRIDGE: &str = "br0";
 
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let name = format!("umsid-hosts-{}", std::process::id());
         ip(&["netns", "add", &name])?;
         let network = Self(name);
@@ -28,12 +28,12 @@ impl Network {
     }
 
     /// The address with this last number; 1 is the machine the coordinator runs on.
-    pub(super) fn address(number: u8) -> String {
+    pub(crate) fn address(number: u8) -> String {
         format!("10.77.0.{number}")
     }
 
     /// A program of this machine that is in the network. `ip netns exec` would hide the control groups from it.
-    pub(super) fn program(&self, program: &Path) -> Program {
+    pub(crate) fn program(&self, program: &Path) -> Program {
         let net = format!("--net={}", PathBuf::from("/run/netns").join(&self.0).display());
         Program::new(Path::new("nsenter")).args([net, "--".to_owned()]).args([program])
     }
