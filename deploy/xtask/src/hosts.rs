@@ -363,6 +363,10 @@ impl Stage {
         host.shell("test -e /etc/umsid/agent.toml && test -e /var/lib/umsid-agent/enrolment.json")?;
         let deb = host.put(deb)?;
         host.shell(&format!("apt-get install -y -q {deb}"))?;
+        if !host.systemd {
+            // Where no init system runs either, Debian's scripts start nothing.
+            host.shell("/etc/init.d/umsid-agent start")?;
+        }
         host.shell(agent_is_up(host))?;
         let states = self.states()?;
         ensure!(states == ["main", "in-sync", "in-sync", "in-sync"], "installed again: {states:?}");
@@ -440,6 +444,8 @@ fn upgrade(host: &Host, deb: &Path) -> anyhow::Result<()> {
     ensure!(before == after, "the upgrade changed the state on {}: {before}{after}", host.name);
     host.shell("grep -q '^min_time' /etc/umsid/agent.toml")?;
     host.shell(agent_is_up(host))?;
+    let older = host.shell("readlink /proc/[0-9]*/exe | grep '/umsid-.*(deleted)' || true")?;
+    ensure!(older.is_empty(), "after the upgrade an older one still runs on {}: {older}", host.name);
     let version = host.shell("dpkg-query -W -f '${Version}' umsid-agent")?;
     ensure!(version.ends_with("+1"), "{} has version {version}", host.name);
     Ok(())
