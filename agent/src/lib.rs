@@ -35,6 +35,8 @@ mod journals;
 mod lease;
 mod operations;
 mod rpc;
+#[cfg(windows)]
+mod scm;
 mod spool;
 mod vault;
 

@@ -9,6 +9,10 @@ use tempfile::NamedTempFile;
 use crate::digest::{Digest, Digester};
 use crate::fault;
 
+mod patience;
+
+use patience::patiently;
+
 /// What names of files end in that are not whole yet.
 const UNFINISHED: &str = ".incoming";
 
@@ -180,29 +184,6 @@ fn leads_elsewhere(found: &fs::Metadata) -> bool {
     std::os::windows::fs::MetadataExt::file_attributes(found) & 0x400 != 0
 }
 
-/// Does it again for a while where another program, as a virus scanner, has the file open for a moment.
-#[cfg(windows)]
-fn patiently<T>(what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    use backon::{BlockingRetryable as _, ExponentialBuilder};
-    use std::time::Duration;
-    // ERROR_ACCESS_DENIED, also what a file has that is about to go; ERROR_SHARING_VIOLATION; ERROR_LOCK_VIOLATION;
-    // ERROR_USER_MAPPED_FILE.
-    const HELD: [i32; 4] = [5, 32, 33, 1224];
-    // About three seconds in all: what is denied for good is told after that time too.
-    let waits = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(5))
-        .with_max_delay(Duration::from_millis(250))
-        .with_max_times(18);
-    let is_held = |error: &io::Error| error.raw_os_error().is_some_and(|code| HELD.contains(&code));
-    what.retry(waits).when(is_held).call()
-}
-
-/// Nobody holds a file.
-#[cfg(not(windows))]
-fn patiently<T>(mut what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    what()
-}
-
 /// The content, or `None` where there is no such file: missing is an answer, unreadable is an error.
 pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
     let read = |mut file: File| {
@@ -248,7 +229,8 @@ pub fn private_dir(path: &Path) -> Result<(), DurableError> {
 /// Creates the directory; `false` if something of that name is there already.
 fn make_private(path: &Path) -> io::Result<bool> {
     let made = match create_private(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        // A drive that is not there has no directory above it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.parent().is_some() => {
             make_private(directory_of(path))?;
             create_private(path)
         }
@@ -647,6 +629,13 @@ mod tests {
         assert_eq!(names(dir.path()), ["dir.incoming", "whole"]);
         assert_eq!(sweep(dir.path()).unwrap(), 0);
         assert_eq!(sweep(&dir.path().join("none")).unwrap(), 0);
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn a_drive_that_is_not_there_is_an_error() {
+        assert!(private_dir(Path::new(r"Q:\a\b")).is_err());
+        assert!(private_dir(Path::new(r"Q:\")).is_err());
     }
 
     #[cfg(windows)]

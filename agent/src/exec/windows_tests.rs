@@ -23,13 +23,19 @@ fn batch(dir: &Path, text: &str) -> CommandLine {
 #[tokio::test]
 async fn a_batch_file_gets_arguments_as_they_are() {
     let dir = umsid_testkit::scratch();
-    let command = batch(dir.path(), "@echo off\r\necho [%~1] [%~2]\r\nexit /b 7\r\n");
-    let arguments = [r"C:\Program Files\a & b\c.ksbak", "%PATH% ^ (x)"];
+    let us = std::env::current_exe().unwrap();
+    // As a vendor's does: it hands all it was given to a program.
+    let text = format!(
+        "@echo off\r\nset REPEATER=1\r\n\"{}\" --exact exec::windows_tests::repeater --nocapture %*\r\n",
+        us.display()
+    );
+    let command = batch(dir.path(), &text);
+    let arguments = [r"C:\Program Files\a & b\c.ksbak", "one|two>three", "x (y)"];
     let rules = rules();
-    let ran = Program::new(command.with(arguments), &rules, LONG).run().await.unwrap();
-    assert_eq!(ran.raw.status, Some(7), "{ran:?}");
-    // The rest of the line is the batch file's own doing: what it was given it has, and nothing was run by it.
-    assert!(ran.raw.stdout.contains(r"[C:\Program Files\a "), "{ran:?}");
+    let ran = Program::new(command.with(arguments), &rules, LONG).run().await.unwrap().succeeded().unwrap();
+    for argument in arguments {
+        assert!(ran.raw.stdout.contains(&format!("[{argument}]")), "{argument}: {ran:?}");
+    }
 }
 
 #[tokio::test]
@@ -61,7 +67,8 @@ async fn at_the_deadline_all_that_was_started_ends() {
     let (ended, started) = tokio::join!(waiting.run(), tokio::time::timeout(LONG, seen));
     started.expect("what the batch file starts was never there");
     assert!(matches!(ended, Err(ExecError::TimedOut { .. })), "{ended:?}");
-    umsid_testkit::wait_for("its end", LONG, || {
+    // Far from the end it would come to by itself.
+    umsid_testkit::wait_for("its end", LONG / 3, || {
         let gone = find_process(&["windows_tests::sleeper", &mark]).is_none();
         async move { gone.then_some(()) }
     })
@@ -72,6 +79,16 @@ async fn at_the_deadline_all_that_was_started_ends() {
 #[test]
 fn sleeper() {
     if std::env::var_os("SLEEPER").is_some() {
-        std::thread::sleep(LONG);
+        std::thread::sleep(LONG * 5);
+    }
+}
+
+/// Not a test: what the batch file above hands its arguments to.
+#[test]
+fn repeater() {
+    if std::env::var_os("REPEATER").is_some() {
+        for argument in std::env::args().skip(4) {
+            println!("[{argument}]");
+        }
     }
 }

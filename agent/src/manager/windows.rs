@@ -22,7 +22,13 @@ use windows_service::{define_windows_service, service_dispatcher};
 
 use super::log;
 use crate::config::{self, Config};
-use crate::service::windows::io_error;
+use crate::scm::{self, Controlled, LOOK, NO_SUCH_SERVICE, io_error};
+use crate::server::Deadlines;
+
+/// How long an operation that is going on may take to come to its end, and a little more for the rest.
+fn stop_time() -> Duration {
+    Deadlines::default().stop + Duration::from_secs(15)
+}
 
 /// What the service is called, and the source of its events.
 pub const NAME: &str = "umsid-agent";
@@ -38,23 +44,6 @@ const TEMPLATE: &[u8] = include_bytes!("../../../deploy/config/agent.toml");
 /// How long the agent may take to listen.
 const START: Duration = Duration::from_secs(60);
 
-/// How long an operation that is going on may take to come to its end, and a little more.
-const STOP: Duration = Duration::from_secs(75);
-
-/// How often a service that is changing is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// So often a service that does not take an order is asked again: for two seconds.
-const TRIES: u32 = 20;
-
-/// ERROR_ACCESS_DENIED
-const DENIED: i32 = 5;
-/// ERROR_SERVICE_ALREADY_RUNNING
-const ALREADY_RUNNING: i32 = 1056;
-/// ERROR_SERVICE_DOES_NOT_EXIST
-const NO_SUCH_SERVICE: i32 = 1060;
-/// ERROR_SERVICE_NOT_ACTIVE
-const NOT_ACTIVE: i32 = 1062;
 /// ERROR_FAILED_SERVICE_CONTROLLER_CONNECT
 const NOT_CALLED: i32 = 1063;
 /// ERROR_SERVICE_MARKED_FOR_DELETE
@@ -142,7 +131,7 @@ fn furnish(service: &Service) -> io::Result<()> {
     service.update_failure_actions(actions).map_err(io_error)?;
     // Also when it says itself that it cannot go on.
     optional("failure actions", service.set_failure_actions_on_non_crash_failures(true))?;
-    optional("the time before a shutdown", service.set_preshutdown_timeout(STOP))
+    optional("the time before a shutdown", service.set_preshutdown_timeout(stop_time()))
 }
 
 /// What an older or another Windows may not know (ERROR_INVALID_LEVEL) is done without.
@@ -163,12 +152,12 @@ fn optional(what: &str, done: windows_service::Result<()>) -> io::Result<()> {
 /// If there is none, it does not stop, or whoever asks is no administrator.
 pub fn uninstall(config: Option<&Path>, out: &mut impl Write) -> anyhow::Result<()> {
     let state = configuration(config).map(|(_, config)| config.state_dir);
-    let service = existing(ServiceAccess::QUERY_STATUS | ServiceAccess::STOP | ServiceAccess::DELETE)?;
-    end(&service)?;
+    existing(ServiceAccess::QUERY_STATUS | ServiceAccess::STOP)?.stop(out)?;
+    let service = open(ServiceAccess::DELETE)?.context("there is no such service any more")?;
     service.delete().map_err(io_error).context("cannot remove the service")?;
     drop(service);
     // It is gone when nobody has it open any more.
-    let gone = within(STOP, || Ok(open(ServiceAccess::QUERY_STATUS)?.is_none()))?;
+    let gone = within(stop_time(), || Ok(open(ServiceAccess::QUERY_STATUS)?.is_none()))?;
     ensure!(
         gone,
         "the service is marked for deletion, and goes when every program that looks at it is closed"
@@ -186,19 +175,14 @@ pub fn uninstall(config: Option<&Path>, out: &mut impl Write) -> anyhow::Result<
 /// # Errors
 /// If it does not come up, with where it says why.
 pub fn start(out: &mut impl Write) -> anyhow::Result<()> {
-    let service = existing(ServiceAccess::QUERY_STATUS | ServiceAccess::START)?;
-    match service.start(&[] as &[OsString]).map_err(io_error) {
-        Err(error) if error.raw_os_error() == Some(ALREADY_RUNNING) => {}
-        started => started.context("cannot start the service")?,
-    }
-    within(START, || Ok(matches!(state(&service)?, ServiceState::Running | ServiceState::Stopped)))?;
-    match state(&service)? {
-        ServiceState::Running => writeln!(out, "The service {NAME} is running.")?,
-        state => bail!(
-            "the service is {state:?} and not running: the event log says why (Windows Logs, Application, source {NAME})"
-        ),
-    }
-    Ok(())
+    existing(ServiceAccess::QUERY_STATUS | ServiceAccess::START)?
+        .start(out)
+        .map_err(by_administrators)
+        .with_context(|| {
+            format!(
+                "the service does not run: the event log says why (Windows Logs, Application, source {NAME})"
+            )
+        })
 }
 
 /// Stops the service and waits until it has stopped.
@@ -206,39 +190,7 @@ pub fn start(out: &mut impl Write) -> anyhow::Result<()> {
 /// # Errors
 /// If it does not.
 pub fn stop(out: &mut impl Write) -> anyhow::Result<()> {
-    let service = existing(ServiceAccess::QUERY_STATUS | ServiceAccess::STOP)?;
-    end(&service)?;
-    writeln!(out, "The service {NAME} has stopped.")?;
-    Ok(())
-}
-
-fn end(service: &Service) -> anyhow::Result<()> {
-    let (mut asked, mut tries) = (false, 0);
-    let stopped = within(STOP + START, || {
-        match state(service)? {
-            ServiceState::Stopped => return Ok(true),
-            ServiceState::Running | ServiceState::Paused if !asked => {
-                match service.stop().map_err(io_error) {
-                    Err(error) if error.raw_os_error() == Some(NOT_ACTIVE) => {}
-                    // Its process may be gone, and the service manager see that only with this.
-                    Err(error) if tries < TRIES && error.raw_os_error() != Some(DENIED) => tries += 1,
-                    done => {
-                        done.context("cannot stop the service")?;
-                        asked = true;
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(false)
-    })?;
-    ensure!(stopped, "the service does not stop");
-    Ok(())
-}
-
-fn state(service: &Service) -> anyhow::Result<ServiceState> {
-    let found = service.query_status().map_err(io_error).context("cannot look at the service")?;
-    Ok(found.current_state)
+    existing(ServiceAccess::QUERY_STATUS | ServiceAccess::STOP)?.stop(out).map_err(by_administrators)
 }
 
 fn within(time: Duration, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
@@ -261,7 +213,7 @@ fn connect(access: ServiceManagerAccess) -> anyhow::Result<ServiceManager> {
 
 /// The service, if there is one.
 fn open(access: ServiceAccess) -> anyhow::Result<Option<Service>> {
-    match connect(ServiceManagerAccess::CONNECT)?.open_service(NAME, access).map_err(io_error) {
+    match scm::open(NAME, access) {
         Ok(service) => Ok(Some(service)),
         Err(error) if [Some(NO_SUCH_SERVICE), Some(BEING_DELETED)].contains(&error.raw_os_error()) => {
             Ok(None)
@@ -270,12 +222,13 @@ fn open(access: ServiceAccess) -> anyhow::Result<Option<Service>> {
     }
 }
 
-fn existing(access: ServiceAccess) -> anyhow::Result<Service> {
-    open(access)?.context("there is no such service; `umsid-agent service install` makes it")
+fn existing(access: ServiceAccess) -> anyhow::Result<Controlled> {
+    open(access)?.context("there is no such service; `umsid-agent service install` makes it")?;
+    Ok(Controlled::open(NAME, access, START.max(stop_time()))?)
 }
 
 fn by_administrators(error: io::Error) -> anyhow::Error {
-    let denied = error.raw_os_error() == Some(DENIED);
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
     let error = anyhow::Error::from(error);
     if denied {
         error.context("administrators may: open the prompt with \"Run as administrator\"")
@@ -402,7 +355,7 @@ fn be_the_service(_: Vec<OsString>) {
 pub(super) fn tell(phase: Phase) {
     match phase {
         Phase::Running => report(ServiceState::Running, Duration::ZERO, ServiceExitCode::NO_ERROR),
-        Phase::Stopping => report(ServiceState::StopPending, STOP, ServiceExitCode::NO_ERROR),
+        Phase::Stopping => report(ServiceState::StopPending, stop_time(), ServiceExitCode::NO_ERROR),
     }
 }
 

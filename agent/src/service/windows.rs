@@ -3,15 +3,11 @@
 //! What changes the service is done by a program of its own, as on other systems: this one, called with `control`. So it
 //! goes on to its end when the agent is stopped in the middle.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use umsid_proto::model::{Service, ServiceProcess, ServiceStatus};
-use windows_service::service::{
-    Service as Handle, ServiceAccess, ServiceExitCode, ServiceStartType, ServiceState,
-};
-use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
+use windows_service::service::{ServiceAccess, ServiceState};
 use winreg::RegKey;
 use winreg::enums::HKEY_LOCAL_MACHINE;
 
@@ -19,27 +15,11 @@ use super::{ServiceControl, ServiceError};
 use crate::config::{CommandLine, Config};
 use crate::exec::{self, Program, Ran, Rules};
 use crate::host::blocking;
+use crate::scm::{Controlled, NO_SUCH_SERVICE, describe, io_error, open};
 use crate::ums::Started;
 
 /// The service's usual name.
 pub const USUAL: &str = "IGELRMGUIServer";
-
-/// How often a service that is changing is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// So often a service that does not take an order is asked again: for two seconds.
-const TRIES: u32 = 20;
-
-/// ERROR_ACCESS_DENIED
-const DENIED: i32 = 5;
-/// ERROR_SERVICE_ALREADY_RUNNING
-const ALREADY_RUNNING: i32 = 1056;
-/// ERROR_SERVICE_DOES_NOT_EXIST
-const NO_SUCH_SERVICE: i32 = 1060;
-/// ERROR_SERVICE_CANNOT_ACCEPT_CTRL: it is starting or stopping just now.
-const NOT_NOW: i32 = 1061;
-/// ERROR_SERVICE_NOT_ACTIVE
-const NOT_ACTIVE: i32 = 1062;
 
 /// Where Windows has what services are.
 const SERVICES: &str = r"SYSTEM\CurrentControlSet\Services";
@@ -131,24 +111,7 @@ fn status(state: ServiceState) -> ServiceStatus {
     match state {
         ServiceState::Running => ServiceStatus::Running,
         ServiceState::Stopped => ServiceStatus::Stopped,
-        ServiceState::StartPending
-        | ServiceState::StopPending
-        | ServiceState::ContinuePending
-        | ServiceState::PausePending
-        | ServiceState::Paused => ServiceStatus::Changing,
-    }
-}
-
-/// As `sc query` calls it.
-fn describe(state: ServiceState) -> &'static str {
-    match state {
-        ServiceState::Running => "RUNNING",
-        ServiceState::Stopped => "STOPPED",
-        ServiceState::StartPending => "START_PENDING",
-        ServiceState::StopPending => "STOP_PENDING",
-        ServiceState::ContinuePending => "CONTINUE_PENDING",
-        ServiceState::PausePending => "PAUSE_PENDING",
-        ServiceState::Paused => "PAUSED",
+        _ => ServiceStatus::Changing,
     }
 }
 
@@ -159,19 +122,6 @@ fn look(name: &str) -> io::Result<(ServiceState, Option<ServiceProcess>)> {
     Ok((found.current_state, pid.and_then(exec::process_of)))
 }
 
-fn open(name: impl AsRef<OsStr>, access: ServiceAccess) -> io::Result<Handle> {
-    let manager = ServiceManager::local_computer(None::<&OsStr>, ServiceManagerAccess::CONNECT);
-    manager.and_then(|manager| manager.open_service(name, access)).map_err(io_error)
-}
-
-/// What Windows says, without the library's words around it.
-pub(crate) fn io_error(error: windows_service::Error) -> io::Error {
-    match error {
-        windows_service::Error::Winapi(error) => error,
-        other => io::Error::other(other),
-    }
-}
-
 /// Starts or stops a service of this name and waits until that is done; each step is said. Nothing here ends by itself:
 /// whoever runs this program has a deadline for it.
 ///
@@ -179,28 +129,34 @@ pub(crate) fn io_error(error: windows_service::Error) -> io::Error {
 /// Which service, and what Windows says of it.
 pub fn control(verb: Verb, name: &str, out: &mut impl Write) -> io::Result<()> {
     let all = ServiceAccess::QUERY_STATUS | ServiceAccess::START | ServiceAccess::STOP;
-    let service = Controlled::open(name, all)?;
+    let service = Controlled::open(name, all, Duration::MAX)?;
     let before = needing(name)?;
     let was_running =
         |needing: &Controlled| needing.state().is_ok_and(|state| state != ServiceState::Stopped);
     let running: Vec<bool> = before.iter().map(was_running).collect();
-    if verb != Verb::Start {
-        for (needing, _) in before.iter().zip(&running).filter(|(_, running)| **running) {
-            needing.stop(out)?;
+    // What could be stopped last can be started first.
+    let start_again = |out: &mut dyn Write, wanted: &dyn Fn(&Controlled) -> io::Result<bool>| {
+        for (needing, running) in before.iter().zip(&running).rev() {
+            if *running || wanted(needing)? {
+                needing.start(out)?;
+            }
         }
-        service.stop(out)?;
+        Ok(())
+    };
+    if verb != Verb::Start {
+        let mut to_stop = before.iter().zip(&running).filter(|(_, running)| **running);
+        let stopped = to_stop.try_for_each(|(needing, _)| needing.stop(out)).and_then(|()| service.stop(out));
+        if let Err(error) = stopped {
+            // It runs on: so may they. That it does not stop is what there is to tell.
+            let _ = start_again(out, &|_| Ok(false));
+            return Err(error);
+        }
     }
     if verb == Verb::Stop {
         return Ok(());
     }
     service.start(out)?;
-    // What could be stopped last can be started first.
-    for (needing, running) in before.iter().zip(running).rev() {
-        if running || (verb == Verb::Start && needing.starts_with_the_system()?) {
-            needing.start(out)?;
-        }
-    }
-    Ok(())
+    start_again(out, &|needing| Ok(verb == Verb::Start && needing.starts_with_the_system()?))
 }
 
 /// The services that need this one, in the order in which they can be stopped.
@@ -222,7 +178,7 @@ fn needing(name: &str) -> io::Result<Vec<Controlled>> {
             all.push((service, needs));
         }
     }
-    in_order(name, &all).into_iter().map(|name| Controlled::open(name, access)).collect()
+    in_order(name, &all).into_iter().map(|name| Controlled::open(name, access, Duration::MAX)).collect()
 }
 
 /// Of these services, each with those it needs, the ones that need this one, or one that does: none before one that needs it.
@@ -245,117 +201,6 @@ fn in_order<'a>(name: &str, all: &'a [(String, Vec<String>)]) -> Vec<&'a str> {
     let mut found = Vec::new();
     visit(name, all, &mut Vec::new(), &mut found);
     found
-}
-
-struct Controlled {
-    name: String,
-    handle: Handle,
-}
-
-impl Controlled {
-    fn open(name: &str, access: ServiceAccess) -> io::Result<Self> {
-        let handle = open(name, access).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot open the service {name}: {error}"))
-        })?;
-        Ok(Self { name: name.to_owned(), handle })
-    }
-
-    fn failed(&self, doing: &str, error: &io::Error) -> io::Error {
-        io::Error::new(error.kind(), format!("cannot {doing} {}: {error}", self.name))
-    }
-
-    fn state(&self) -> io::Result<ServiceState> {
-        let found = self.handle.query_status().map_err(io_error);
-        found.map(|found| found.current_state).map_err(|error| self.failed("look at", &error))
-    }
-
-    fn starts_with_the_system(&self) -> io::Result<bool> {
-        let found = self.handle.query_config().map_err(io_error);
-        let found = found.map_err(|error| self.failed("read the configuration of", &error))?;
-        Ok(found.start_type == ServiceStartType::AutoStart)
-    }
-
-    fn stop(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "stopping {}", self.name)?;
-        let mut tries = 0;
-        loop {
-            // One that is just starting takes no order to stop.
-            let state = self.settled()?;
-            if state == ServiceState::Stopped {
-                return writeln!(out, "{} has stopped", self.name);
-            }
-            match self.handle.stop().map_err(io_error) {
-                Ok(_) => {}
-                Err(error) if [Some(NOT_NOW), Some(NOT_ACTIVE)].contains(&error.raw_os_error()) => {
-                    std::thread::sleep(LOOK)
-                }
-                // Its process may be gone, and the service manager see that only with this.
-                Err(error) if tries < TRIES && error.raw_os_error() != Some(DENIED) => tries += 1,
-                Err(error) => return Err(self.failed("stop", &error)),
-            }
-            self.until(
-                |state| !matches!(state, ServiceState::Running | ServiceState::Paused),
-                Duration::from_secs(1),
-            )?;
-        }
-    }
-
-    fn start(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "starting {}", self.name)?;
-        self.settled()?;
-        match self.handle.start(&[] as &[OsString]).map_err(io_error) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(ALREADY_RUNNING) => {}
-            Err(error) => return Err(self.failed("start", &error)),
-        }
-        match self.settled()? {
-            ServiceState::Running => writeln!(out, "{} is running", self.name),
-            state => Err(self.failed("start", &io::Error::other(self.why(state)))),
-        }
-    }
-
-    /// Its state, when it is about to change no more.
-    fn settled(&self) -> io::Result<ServiceState> {
-        loop {
-            let settled = self.until(
-                |state| status(state) != ServiceStatus::Changing || state == ServiceState::Paused,
-                Duration::MAX,
-            )?;
-            if let Some(state) = settled {
-                return Ok(state);
-            }
-        }
-    }
-
-    fn until(
-        &self,
-        wanted: impl Fn(ServiceState) -> bool,
-        within: Duration,
-    ) -> io::Result<Option<ServiceState>> {
-        let begun = Instant::now();
-        loop {
-            let state = self.state()?;
-            if wanted(state) {
-                return Ok(Some(state));
-            }
-            if begun.elapsed() >= within {
-                return Ok(None);
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-
-    fn why(&self, state: ServiceState) -> String {
-        let code = self.handle.query_status().map(|found| found.exit_code);
-        let code = match code {
-            Ok(ServiceExitCode::Win32(0)) | Err(_) => String::new(),
-            Ok(ServiceExitCode::Win32(code)) => {
-                format!(": {}", io::Error::from_raw_os_error(code.cast_signed()))
-            }
-            Ok(ServiceExitCode::ServiceSpecific(code)) => format!(": it ended with {code}"),
-        };
-        format!("it is {}{code}", describe(state))
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The main job from end to end, on a lab: enrol, status, plan, sync, status.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::enrolling;
 use crate::program::{self, Program, talk};
 
 /// The cluster's name in the demo.
@@ -198,29 +198,16 @@ impl Stage {
 
     /// Enrols an agent for this server as an administrator would, and starts it.
     fn enrol(&mut self, server: &Server) -> anyhow::Result<()> {
-        let port = free_port()?;
+        let port = program::free_port()?;
         let (config, log) =
             (self.dir.join(format!("{}.toml", server.name)), self.dir.join(format!("{}.log", server.name)));
         std::fs::File::create(&config)?.write_all(self.config(server, port).as_bytes())?;
         let agent = self.binaries.join("umsid-agent");
         let agent = |verb: &str| Program::new(&agent).args([Path::new("--config"), &config]).args([verb]);
-        let mut waiting = agent("enroll").start(&log)?;
-        let code = program::first_line(&mut waiting).context("no pairing code").and_then(|code| {
-            let host = format!("127.0.0.1:{port}");
-            let enroll =
-                ["enroll", &host, "--name", &server.name, "--cluster", CLUSTER, "--site", &server.site];
-            self.umsid(&[&enroll[..], &["--code", &code]].concat()).read_quietly()
-        });
-        if let Err(error) = code {
-            let _ = waiting.kill();
-            let _ = waiting.wait();
-            return Err(error.context(format!(
-                "{} could not be enrolled; see {}",
-                server.name,
-                log.display()
-            )));
-        }
-        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
+        let host = format!("127.0.0.1:{port}");
+        let enroll = ["enroll", &host, "--name", &server.name, "--cluster", CLUSTER, "--site", &server.site];
+        enrolling::by_code(|args| self.umsid(args), agent("enroll"), &enroll, &log)
+            .with_context(|| format!("{} could not be enrolled", server.name))?;
         self.agents.push(agent("run").start_detached(&log)?);
         wait_until_listening(port, &log)
     }
@@ -303,10 +290,6 @@ fn end_agent(pid: i32, dir: &Path) {
 
 #[cfg(not(unix))]
 fn end_agent(_pid: i32, _dir: &Path) {}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
 
 fn wait_until_listening(port: u16, log: &Path) -> anyhow::Result<()> {
     let what = format!("the agent to listen; see {}", log.display());

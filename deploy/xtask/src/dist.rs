@@ -279,17 +279,9 @@ impl Package {
 
     /// What the program says of itself: manual pages and completions for shells.
     fn add_manual(&mut self, program: &Path, man: &[&str], shells: bool, form: Form) -> anyhow::Result<()> {
-        let pages = dist().join(format!("man.{}", self.name));
-        fs::create_dir_all(&pages).context("cannot make a directory for manual pages")?;
-        Program::new(program).args(man).args([&pages]).read_quietly()?;
-        let mut names: Vec<_> = fs::read_dir(&pages)?.collect::<Result<_, _>>()?;
-        names.sort_by_key(fs::DirEntry::file_name);
-        for page in names {
-            Program::new(Path::new("gzip")).args([Path::new("-9nf"), &page.path()]).read_quietly()?;
-            let name = format!("{}.gz", page.file_name().to_string_lossy());
-            self.add(&format!("usr/share/man/man1/{name}"), 0o644, fs::read(pages.join(&name))?);
+        for (name, page) in pages(program, man, true)? {
+            self.add(&format!("usr/share/man/man1/{name}"), 0o644, page);
         }
-        fs::remove_dir_all(&pages)?;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let zsh = if form == Form::Deb { "vendor-completions" } else { "site-functions" };
         let places = [
@@ -303,6 +295,26 @@ impl Package {
         }
         Ok(())
     }
+}
+
+/// What the program says of itself when it is told so: the names of pages and their text.
+fn pages(program: &Path, man: &[&str], compressed: bool) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let dir = dist().join(format!("man.{}", program.file_name().unwrap_or_default().to_string_lossy()));
+    fs::create_dir_all(&dir).context("cannot make a directory for manual pages")?;
+    Program::new(program).args(man).args([&dir]).read_quietly()?;
+    let list = || -> anyhow::Result<Vec<PathBuf>> {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+        files.sort();
+        Ok(files)
+    };
+    if compressed {
+        Program::new(Path::new("gzip")).args(["-9nf"]).args(list()?).read_quietly()?;
+    }
+    let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let read = list()?.iter().map(|file| Ok((name(file), fs::read(file)?))).collect();
+    fs::remove_dir_all(&dir)?;
+    read
 }
 
 fn agent(linux: &Built, form: Form) -> anyhow::Result<Package> {
@@ -380,19 +392,9 @@ fn for_windows(windows: &Built, linux: &Path) -> anyhow::Result<[Package; 2]> {
         package.add_file("SECURITY.md", 0o644, "deploy/SECURITY.md")?;
         let sbom = windows.sbom.of(package.name)?.to_vec();
         package.add(&format!("{}.cdx.json", package.name), 0o644, sbom);
-        let pages = dist().join(format!("man.{}", package.name));
-        fs::create_dir_all(&pages).context("cannot make a directory for manual pages")?;
-        Program::new(&program).args(["man"]).args([&pages]).read_quietly()?;
-        let mut names: Vec<_> = fs::read_dir(&pages)?.collect::<Result<_, _>>()?;
-        names.sort_by_key(fs::DirEntry::file_name);
-        for page in names {
-            package.add(
-                &format!("man/{}", page.file_name().to_string_lossy()),
-                0o644,
-                fs::read(page.path())?,
-            );
+        for (name, page) in pages(&program, &["man"], false)? {
+            package.add(&format!("man/{name}"), 0o644, page);
         }
-        fs::remove_dir_all(&pages)?;
     }
     Ok([agent, coordinator])
 }

@@ -12,7 +12,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::dist;
-use crate::program::{self, Program, first_line, talk, target_dir, wait_for};
+use crate::enrolling;
+use crate::program::{self, Program, talk, target_dir, wait_for};
 use crate::told;
 
 pub(crate) mod host;
@@ -197,9 +198,16 @@ impl Stage {
             let enroll =
                 ["enroll", &host.address, "--name", &host.name, "--cluster", CLUSTER, "--site", site];
             if index == 1 {
-                self.by_join_file(host, &enroll, &log)?;
+                let join = |file: &Path| {
+                    let path = host.put(file)?;
+                    let mode = host.shell(&format!("stat -c '%U %a' {path}"))?;
+                    ensure!(mode == "root 600\n", "the join file is open: {mode}");
+                    Ok(host.program("umsid-agent")?.args(["enroll", "--join", &path]))
+                };
+                enrolling::by_join_file(|args| self.umsid(args), join, &enroll, &self.dir, &log)?;
             } else {
-                self.by_code(host, &enroll, &log)?;
+                let agent = host.program("umsid-agent")?.args(["enroll"]);
+                enrolling::by_code(|args| self.umsid(args), agent, &enroll, &log)?;
             }
             let said = fs::read_to_string(&log)?;
             let next = if host.systemd {
@@ -216,31 +224,6 @@ impl Stage {
             "after the enrolment: {states:?}"
         );
         self.done("the agents are enrolled and seen");
-        Ok(())
-    }
-
-    fn by_code(&self, host: &Host, enroll: &[&str], log: &Path) -> anyhow::Result<()> {
-        let mut waiting = host.program("umsid-agent")?.args(["enroll"]).start(log)?;
-        let code =
-            first_line(&mut waiting).with_context(|| format!("no pairing code; see {}", log.display()))?;
-        self.umsid(&[enroll, &["--code", &code]].concat()).read_quietly()?;
-        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
-        Ok(())
-    }
-
-    fn by_join_file(&self, host: &Host, enroll: &[&str], log: &Path) -> anyhow::Result<()> {
-        let dir = self.dir.join("join");
-        let there = dir.display().to_string();
-        let make = [enroll, &["--join-files", &there]].concat();
-        let (code, said) = self.umsid(&make).hear()?;
-        let file = dir.join(format!("{}.join", host.name));
-        ensure!(file.exists(), "umsid made no {} and ended with {code:?}: {said}", file.display());
-        let path = host.put(&file)?;
-        let mode = host.shell(&format!("stat -c '%U %a' {path}"))?;
-        ensure!(mode == "root 600\n", "the join file is open: {mode}");
-        let mut waiting = host.program("umsid-agent")?.args(["enroll", "--join", &path]).start(log)?;
-        self.umsid(&[&make[..], &["--wait", "60s"]].concat()).read_quietly()?;
-        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
         Ok(())
     }
 

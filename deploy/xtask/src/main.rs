@@ -7,6 +7,7 @@ use clap::Parser;
 mod demo;
 #[cfg(unix)]
 mod dist;
+mod enrolling;
 mod faults;
 #[cfg(unix)]
 mod files;

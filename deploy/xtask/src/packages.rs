@@ -49,7 +49,7 @@ impl Packages {
         let windows = windows::programs()?;
         let version = env!("CARGO_PKG_VERSION");
         let wanted = |kind| self.only.is_none_or(|only| only == kind);
-        let made = if self.only.is_none() {
+        let all = if self.only.is_none() {
             let made = dist::all(&linux, &windows, version, Compression::Quick)?;
             done("the packages are made");
             same_again(&made, &linux, &windows, version)?;
@@ -58,7 +58,7 @@ impl Packages {
         } else {
             fs::read_dir(dist::dist())?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?
         };
-        let made = |name, kind| pick(&made, name, kind);
+        let made = |name, kind| pick(&all, name, kind);
         let dir = Dir::new()?;
         if wanted(Only::Rpm) {
             let newer = dist::rpms(&linux, &format!("{version}+1"))?;
@@ -79,9 +79,13 @@ impl Packages {
             );
         }
         if wanted(Only::Msi) {
-            let newer = dist::msis(&windows, &linux, "0.1.1")?;
-            let packages = [made("umsid-agent", ".msi")?, made("umsid", ".msi")?];
-            msi(&dir.0, &packages, &newer, &windows.join(LIBRARY))?;
+            // Of four numbers Windows compares three.
+            let later = later(version)?;
+            let newer = dist::msis(&windows, &linux, &later)?;
+            let older = |file: &PathBuf| !newer.contains(file);
+            let made: Vec<PathBuf> = all.iter().filter(|file| older(file)).cloned().collect();
+            let packages = [pick(&made, "umsid-agent", ".msi")?, pick(&made, "umsid", ".msi")?];
+            msi(&dir.0, &packages, &newer, &later, &windows.join(LIBRARY))?;
             done("the .msi was installed, upgraded and removed");
         }
         talk("every package went through it");
@@ -289,7 +293,7 @@ fn ansible(dir: &Path, linux: &Path, package: &Path) -> anyhow::Result<()> {
     let umsid =
         |args: &[&str]| Program::new(&linux.join("umsid")).args([Path::new("--state-dir"), &home]).args(args);
     umsid(&["init", "--name", "ansible"]).read_quietly()?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = program::free_port()?;
     let (address, join) = (format!("127.0.0.1:{port}"), play.join("join").display().to_string());
     let enroll =
         ["enroll", &address, "--name", "ums1", "--cluster", "c", "--site", "s", "--join-files", &join];
@@ -325,8 +329,20 @@ fn ansible(dir: &Path, linux: &Path, package: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The next version of this one.
+fn later(version: &str) -> anyhow::Result<String> {
+    let (line, patch) = version.rsplit_once('.').context("a version has three numbers")?;
+    Ok(format!("{line}.{}", patch.parse::<u32>()? + 1))
+}
+
 /// In a Windows of its own.
-fn msi(dir: &Path, packages: &[PathBuf; 2], newer: &[PathBuf; 2], library: &Path) -> anyhow::Result<()> {
+fn msi(
+    dir: &Path,
+    packages: &[PathBuf; 2],
+    newer: &[PathBuf; 2],
+    later: &str,
+    library: &Path,
+) -> anyhow::Result<()> {
     let host = Windows::new(dir, "windows", library)?;
     let msiexec = |args: &[&str], package: &Path| {
         let done =
@@ -374,7 +390,10 @@ fn msi(dir: &Path, packages: &[PathBuf; 2], newer: &[PathBuf; 2], library: &Path
             "DisplayVersion",
         ])
         .read_quietly()?;
-    ensure!(products.contains("0.1.1") && !products.contains("0.1.0"), "installed are {products}");
+    ensure!(
+        products.contains(later) && !products.contains(env!("CARGO_PKG_VERSION")),
+        "installed are {products}"
+    );
 
     for package in newer {
         msiexec(&["/x"], package)?;

@@ -189,6 +189,11 @@ pub(crate) fn first_line(child: &mut Child) -> anyhow::Result<String> {
     Ok(line.trim().to_owned())
 }
 
+/// A port of loopback that nobody has just now.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 /// Waits until there is an answer; asks again meanwhile.
 pub(crate) fn wait_for<T>(
     what: &str,

@@ -14,8 +14,9 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::enrolling;
 use crate::files;
-use crate::program::{self, Program, first_line, talk, wait_for};
+use crate::program::{self, Program, talk, wait_for};
 use crate::told;
 
 mod build;
@@ -246,7 +247,7 @@ impl Stage {
 
     /// One is told where everything is, by way of a `.bat`; the other finds the program in the install directory.
     fn config(&self, server: &Server, host: &Host) -> anyhow::Result<String> {
-        let port = free_port()?;
+        let port = program::free_port()?;
         let ums = if server.name == "ums2" {
             format!(
                 "umsadmin_cli = '{}'\ninstall_dir = '{}'\nweb_port = {}\n",
@@ -285,9 +286,10 @@ impl Stage {
                 ["enroll", address, "--name", &server.name, "--cluster", CLUSTER, "--site", &server.site];
             let log = self.dir.join(format!("{}.enroll.log", host.name));
             if server.name == "ums2" {
-                self.by_code(agent(host).args(["enroll"]), &enroll, &log)?;
+                enrolling::by_code(|args| self.umsid(args), agent(host).args(["enroll"]), &enroll, &log)?;
             } else {
-                self.by_join_file(host, &enroll, &log)?;
+                let join = |file: &Path| Ok(agent(host).args(["enroll", "--join", &path(file)]));
+                enrolling::by_join_file(|args| self.umsid(args), join, &enroll, &self.dir, &log)?;
             }
             let said = fs::read_to_string(&log)?;
             ensure!(said.contains("umsid-agent service start"), "what comes next is not said: {said}");
@@ -304,7 +306,7 @@ impl Stage {
     }
 
     fn enrol_on_linux(&mut self, server: &Server) -> anyhow::Result<()> {
-        let port = free_port()?;
+        let port = program::free_port()?;
         let config = self.dir.join("ums1.toml");
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\nstate_dir = '{}'\n\n[ums]\numsadmin_cli = '{}'\ninstall_dir = '{}'\n\
@@ -322,32 +324,11 @@ impl Stage {
         let agent = |verb: &str| Program::new(&program).args([Path::new("--config"), &config]).args([verb]);
         let (address, log) = (format!("127.0.0.1:{port}"), self.dir.join("ums1.enroll.log"));
         let enroll = ["enroll", &address, "--name", "ums1", "--cluster", CLUSTER, "--site", &server.site];
-        self.by_code(agent("enroll"), &enroll, &log)?;
+        enrolling::by_code(|args| self.umsid(args), agent("enroll"), &enroll, &log)?;
         self.agents.push(agent("run").start_detached(&self.dir.join("ums1.agent.log"))?);
         wait_for("the agent on Linux to listen", SOON, || {
             Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
         })?;
-        Ok(())
-    }
-
-    fn by_code(&self, agent: Program, enroll: &[&str], log: &Path) -> anyhow::Result<()> {
-        let mut waiting = agent.start(log)?;
-        let code = first_line(&mut waiting).with_context(|| format!("no code; see {}", log.display()))?;
-        self.umsid(&[enroll, &["--code", &code]].concat()).read_quietly()?;
-        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
-        Ok(())
-    }
-
-    fn by_join_file(&self, host: &Host, enroll: &[&str], log: &Path) -> anyhow::Result<()> {
-        let dir = self.dir.join("join");
-        let there = dir.display().to_string();
-        let make = [enroll, &["--join-files", &there]].concat();
-        let (code, said) = self.umsid(&make).hear()?;
-        let file = dir.join(format!("{}.join", host.name));
-        ensure!(file.exists(), "umsid made no {} and ended with {code:?}: {said}", file.display());
-        let mut waiting = agent(host).args(["enroll", "--join", &path(&file)]).start(log)?;
-        self.umsid(&[&make[..], &["--wait", "60s"]].concat()).read_quietly()?;
-        ensure!(waiting.wait()?.success(), "umsid-agent enroll failed; see {}", log.display());
         Ok(())
     }
 
@@ -539,8 +520,4 @@ impl Drop for Stage {
 /// The agent that is installed on this Windows.
 fn agent(host: &Host) -> Program {
     host.program(r"C:\Program Files\umsid\umsid-agent.exe")
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
