@@ -17,6 +17,7 @@ use crate::windows::wine::{self, LIBRARY, Windows};
 use crate::{dist, files, windows};
 
 mod booted;
+mod powershell;
 
 /// Make the packages of what the tests have built, and install, upgrade and remove them
 #[derive(Args)]
@@ -79,6 +80,8 @@ impl Packages {
             );
         }
         if wanted(Only::Msi) {
+            powershell::check(&dir.0)?;
+            done("the script that enrols is PowerShell, as far as its grammar goes");
             // Of four numbers Windows compares three.
             let later = later(version)?;
             let newer = dist::msis(&windows, &linux, &later)?;
