@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use data_encoding::BASE64;
 use jiff::Timestamp;
-use umsid_common::name::{ClusterName, Identity};
+use umsid_common::name::Identity;
 use umsid_common::telemetry::{self, LogFormat};
 use umsid_common::tls::{self, Tls};
 
@@ -14,15 +14,14 @@ use crate::agents::Agents;
 use crate::authority::Authority;
 use crate::exit::{self, Exit};
 use crate::home::Home;
-use crate::inventory::{Cluster, Inventory};
-use crate::journal::Journal;
-use crate::survey::Named;
+use crate::inventory::Inventory;
 
 pub mod ask;
 mod backup;
 mod doctor;
 mod drive;
 mod enroll;
+mod fleet;
 mod from_agents;
 mod init;
 mod observer;
@@ -202,24 +201,6 @@ impl Context {
         authority.publish(&files)?;
         let tls = Tls::load(files).context("the coordinator's own certificate cannot be used")?;
         Ok(Agents::new(tls, inventory.trust_domain.clone()))
-    }
-
-    /// What is known of a cluster's Main server besides what its servers say: by the inventory, and by earlier runs.
-    pub async fn named(&self, name: &ClusterName, cluster: &Cluster) -> Named {
-        let path = self.home.database_path();
-        let history = if path.exists() {
-            let read = async { Journal::open(&path).await?.history(name).await };
-            read.await
-                .inspect_err(|error| tracing::warn!("the journal tells nothing of earlier runs: {error}"))
-                .ok()
-        } else {
-            None
-        };
-        Named {
-            server: cluster.main.clone(),
-            fingerprint: cluster.main_fingerprint,
-            remembered: history.and_then(|history| history.main),
-        }
     }
 
     fn renew_own(&self, authority: &Authority, files: &tls::Files) -> anyhow::Result<()> {

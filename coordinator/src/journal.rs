@@ -279,6 +279,27 @@ impl Journal {
         })
     }
 
+    /// The Main server of the newest synchronization of a cluster.
+    pub async fn last_main(&self, cluster: &ClusterName) -> Result<Option<ServerName>, JournalError> {
+        let rows = sqlx::query(
+            "SELECT run FROM runs WHERE cluster = $1 AND kind = 'sync' ORDER BY run DESC LIMIT $2",
+        )
+        .bind(cluster.as_str())
+        .bind(RECENT)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(self.failed("read"))?;
+        for row in rows {
+            let run: String = row.try_get("run").map_err(self.failed("read"))?;
+            let Ok(run) = run.parse() else { continue };
+            let Ok(log) = self.load(&run).await else { continue };
+            if let Some(main) = &log.state().plan().main {
+                return Ok(Some(main.server.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     /// What earlier runs of a cluster tell: the last Main server, and seconds each server's last restart took.
     pub async fn history(&self, cluster: &ClusterName) -> Result<History, JournalError> {
         let rows = sqlx::query("SELECT run FROM runs WHERE cluster = $1 ORDER BY run DESC LIMIT $2")

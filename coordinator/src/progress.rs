@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use umsid_common::name::{RunId, ServerName};
+use umsid_common::name::{ClusterName, RunId};
 
 use crate::cli::printout::{Format, Printout};
 use crate::plan::{Plan, Step, What};
@@ -37,6 +37,9 @@ enum Sink {
 
 /// What is known of the run.
 struct Board {
+    cluster: ClusterName,
+    /// One of several runs at once: every line says which cluster it is about.
+    among_others: bool,
     run: Option<RunId>,
     since: Instant,
     steps: BTreeMap<u32, What>,
@@ -58,8 +61,23 @@ impl Display {
             Format::Table if io::stderr().is_terminal() => Sink::Rows(Rows::new(plan.servers.keys())),
             Format::Table => Sink::Lines,
         };
+        Self::on(sink, plan, more, false)
+    }
+
+    /// A display for one of several runs that go on at once: lines, each with its cluster.
+    pub fn among_others(out: Printout, plan: &Plan) -> Self {
+        let sink = match out.format() {
+            Format::Json => Sink::Json(out),
+            Format::Table => Sink::Lines,
+        };
+        Self::on(sink, plan, &[], true)
+    }
+
+    fn on(sink: Sink, plan: &Plan, more: &[Step], among_others: bool) -> Self {
         let steps = plan.steps.iter().chain(more).map(|step| (step.no, step.what.clone())).collect();
         let board = Board {
+            cluster: plan.cluster.clone(),
+            among_others,
             run: None,
             since: Instant::now(),
             steps,
@@ -87,7 +105,7 @@ impl Display {
             .filter_map(|(no, doing)| Some((board.steps.get(no)?, doing)))
             .map(|(what, doing)| {
                 let phase = if doing.phase.is_empty() { what.title() } else { doing.phase.clone() };
-                format!("{}: {phase}", place(what))
+                format!("{}: {phase}", board.place(what))
             })
             .collect()
     }
@@ -106,8 +124,13 @@ impl Display {
         let board = self.board();
         match &self.sink {
             Sink::Json(out) => {
-                self.print(*out, &json!({ "event": "remark", "run": board.run, "what": what }));
+                let cluster = &board.cluster;
+                self.print(
+                    *out,
+                    &json!({ "event": "remark", "cluster": cluster, "run": board.run, "what": what }),
+                );
             }
+            Sink::Lines if board.among_others => board.say(&format!("{}: {what}", board.cluster)),
             Sink::Lines => board.say(what),
             Sink::Rows(rows) => rows.say(&board.stamped(what)),
         }
@@ -162,6 +185,7 @@ impl Display {
                 *out,
                 &json!({
                     "event": "phase",
+                    "cluster": board.cluster,
                     "run": board.run,
                     "step": step,
                     "server": what.server(),
@@ -172,7 +196,7 @@ impl Display {
             Sink::Lines => {
                 if board.said.get(&step).is_none_or(|said| said != phase) {
                     let until = deadline.map_or(String::new(), |until| format!(" (until {})", clock(until)));
-                    board.say(&format!("{}: {phase}{until}", place(&what)));
+                    board.say(&format!("{}: {phase}{until}", board.place(&what)));
                     board.said.insert(step, phase.to_owned());
                 }
             }
@@ -210,6 +234,19 @@ impl Display {
 }
 
 impl Board {
+    /// Where a step happens: a server, or the whole cluster.
+    fn place(&self, what: &What) -> String {
+        match what.server() {
+            Some(server) if self.among_others => format!("{}/{server}", self.cluster),
+            Some(server) => server.to_string(),
+            None => self.whole().to_owned(),
+        }
+    }
+
+    fn whole(&self) -> &str {
+        if self.among_others { self.cluster.as_str() } else { "cluster" }
+    }
+
     fn begin(&mut self, step: u32) {
         self.going_on.insert(step, Doing { since: Instant::now(), phase: String::new() });
         self.said.remove(&step);
@@ -229,22 +266,19 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-fn place(what: &What) -> String {
-    what.server().map_or_else(|| "cluster".to_owned(), ServerName::to_string)
-}
-
 fn clock(moment: Timestamp) -> String {
     moment.strftime("%H:%M:%S UTC").to_string()
 }
 
 /// One line for an event; `None`: not worth one.
 fn line(board: &Board, recorded: &Recorded) -> Option<String> {
-    let step = |no: &u32| board.steps.get(no).map(|what| (place(what), what.title()));
+    let step = |no: &u32| board.steps.get(no).map(|what| (board.place(what), what.title()));
+    let whole = board.whole();
     Some(match &recorded.event {
         Event::Begun { plan, by, .. } => {
             format!("{}: {} begun by {by}", plan.cluster, plan.request.kind.as_str())
         }
-        Event::Leased { .. } => "cluster: locked for this run".to_owned(),
+        Event::Leased { .. } => format!("{whole}: locked for this run"),
         Event::Started { step: no, attempt } => {
             let (place, title) = step(no)?;
             let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
@@ -268,10 +302,10 @@ fn line(board: &Board, recorded: &Recorded) -> Option<String> {
             let (place, title) = step(no)?;
             format!("{place}: {title}: not needed: {why}")
         }
-        Event::TurnedBack { why, .. } => format!("cluster: going back: {why}"),
-        Event::Halted(halt) => format!("cluster: halted: {}", halt.why),
-        Event::Ended { outcome } => format!("cluster: {}", outcome.as_str()),
-        Event::GivenUp { by, .. } => format!("cluster: given up by {by}"),
+        Event::TurnedBack { why, .. } => format!("{whole}: going back: {why}"),
+        Event::Halted(halt) => format!("{whole}: halted: {}", halt.why),
+        Event::Ended { outcome } => format!("{whole}: {}", outcome.as_str()),
+        Event::GivenUp { by, .. } => format!("{whole}: given up by {by}"),
     })
 }
 
@@ -281,6 +315,7 @@ fn event_document(board: &Board, recorded: &Recorded) -> Value {
     let mut document = serde_json::to_value(recorded).unwrap_or_default();
     without_raw(&mut document);
     if let Some(fields) = document.as_object_mut() {
+        fields.insert("cluster".to_owned(), json!(board.cluster));
         fields.insert("run".to_owned(), json!(board.run));
         let step = fields.get("step").and_then(Value::as_u64).and_then(|no| u32::try_from(no).ok());
         if let Some(what) = step.and_then(|no| board.steps.get(&no)) {

@@ -4,12 +4,13 @@
 //! sync, with the evidence. The absence of an answer is `unknown`, never "in sync".
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use umsid_common::digest::Fingerprint;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_common::tls::ConnectError;
@@ -212,6 +213,49 @@ pub async fn take(
         survey.servers.insert(server, Answer { site, report });
     }
     (survey, connections)
+}
+
+/// How many servers of many clusters are asked at once, so that neither this machine's sockets nor a firewall's table of
+/// connections runs full.
+const AT_ONCE: usize = 256;
+
+/// Asks every server of many clusters, [`AT_ONCE`] at a time. `then` gets the connection to each that answered, before it is
+/// closed.
+pub async fn look<F: Future<Output = ()> + Send>(
+    agents: &Agents,
+    clusters: &BTreeMap<ClusterName, Cluster>,
+    then: impl Fn(Agent) -> F + Clone + Send + 'static,
+) -> BTreeMap<ClusterName, Survey> {
+    let taken = Timestamp::now();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut asked = tokio::task::JoinSet::new();
+    let servers =
+        clusters.iter().flat_map(|(name, cluster)| cluster.servers.iter().map(move |of| (name, of)));
+    for (cluster, (server, entry)) in servers {
+        let (agents, then) = (agents.clone(), then.clone());
+        let (cluster, server, entry) = (cluster.clone(), server.clone(), entry.clone());
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
+        asked.spawn(async move {
+            let report = match ask(&agents, &cluster, &server, &entry).await {
+                Ok((agent, report)) => {
+                    then(agent).await;
+                    Ok(report)
+                }
+                Err(error) => Err(Silence::from(&error)),
+            };
+            drop(place);
+            (cluster, server, Answer { site: entry.site, report })
+        });
+    }
+    let empty = |cluster: &ClusterName| Survey { cluster: cluster.clone(), taken, servers: BTreeMap::new() };
+    let mut surveys: BTreeMap<_, _> = clusters.keys().map(|name| (name.clone(), empty(name))).collect();
+    while let Some(joined) = asked.join_next().await {
+        let (cluster, server, answer) = joined.expect("asking a server does not panic");
+        if let Some(survey) = surveys.get_mut(&cluster) {
+            survey.servers.insert(server, answer);
+        }
+    }
+    surveys
 }
 
 /// Asks servers that are connected already.

@@ -73,15 +73,47 @@ pub(super) async fn drive(
     thinking: Duration,
 ) -> anyhow::Result<Exit> {
     let plan = work.plan().clone();
-    let (more, events_before, by_request) = match &work {
-        Work::Begin(_) => (Vec::new(), 0, false),
-        Work::Resume(log) => (log.state().steps().cloned().collect(), log.events().len(), false),
-        Work::TurnBack(log, _) => (log.state().steps().cloned().collect(), log.events().len(), true),
+    let more: Vec<_> = match &work {
+        Work::Begin(_) => Vec::new(),
+        Work::Resume(log) | Work::TurnBack(log, _) => log.state().steps().cloned().collect(),
     };
     let display = Arc::new(Display::new(context.out, &plan, &more));
+    let stop = CancellationToken::new();
+    let asked_to_leave = asked_to_leave(vec![Arc::clone(&display)], stop.clone())?;
+    let ended = tokio::select! {
+        ended = carry_out(situation, work, patience, &display, stop, thinking) => Some(ended),
+        () = asked_to_leave => None,
+    };
+    display.close();
+    let Some(ended) = ended else {
+        let error =
+            exit::Refusal::new(Exit::Interrupted, "left at once; what was going on on servers goes on there");
+        return Err(error.remedy(resume(&display)).into());
+    };
+    let report = ended?;
+    let shown = show(context, &report);
+    match display.unprinted().map_or(shown, Err) {
+        Ok(()) => Ok(report.exit()),
+        Err(error) => Err(unreported(&report, error)),
+    }
+}
+
+/// The same without anything around it: told to this display, until `stop`.
+pub(super) async fn carry_out(
+    situation: Situation,
+    work: Work,
+    patience: &Patience,
+    display: &Arc<Display>,
+    stop: CancellationToken,
+    thinking: Duration,
+) -> anyhow::Result<Report> {
+    let (events_before, by_request) = match &work {
+        Work::Begin(_) => (0, false),
+        Work::Resume(log) => (log.events().len(), false),
+        Work::TurnBack(log, _) => (log.events().len(), true),
+    };
     let survey_ums_ms = situation.survey.ums_ms();
     let begun = situation.begun;
-    let stop = CancellationToken::new();
     let crew = Crew {
         agents: situation.connections,
         survey: situation.survey,
@@ -92,39 +124,20 @@ pub(super) async fn drive(
             lease: patience.lease,
         },
         tell: {
-            let display = Arc::clone(&display);
+            let display = Arc::clone(display);
             Arc::new(move |notice| display.tell(&notice))
         },
-        stop: stop.clone(),
+        stop,
     };
-    let asked_to_leave = asked_to_leave(&display, stop)?;
-    let journal = situation.journal;
-    let going = async {
-        match work {
-            Work::Begin(plan) => run::begin(&journal, plan, &crew).await,
-            Work::Resume(log) => run::resume(log, &crew).await,
-            Work::TurnBack(log, servers) => run::turn_back(log, &servers, &crew).await,
-        }
+    let log = match work {
+        Work::Begin(plan) => run::begin(&situation.journal, plan, &crew).await,
+        Work::Resume(log) => run::resume(log, &crew).await,
+        Work::TurnBack(log, servers) => run::turn_back(log, &servers, &crew).await,
     };
-    let ended = tokio::select! {
-        ended = going => Some(ended),
-        () = asked_to_leave => None,
-    };
-    display.close();
-    let Some(ended) = ended else {
-        let error =
-            exit::Refusal::new(Exit::Interrupted, "left at once; what was going on on servers goes on there");
-        return Err(error.remedy(resume(&display)).into());
-    };
-    let log = ended.map_err(|error| with_run(error, &display))?;
+    let log = log.map_err(|error| with_run(error, display))?;
     let elapsed = begun.elapsed().saturating_sub(thinking);
     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let report = Report::of(&log, Stopwatch { events_before, elapsed_ms, survey_ums_ms }, by_request);
-    let shown = show(context, &report);
-    match display.unprinted().map_or(shown, Err) {
-        Ok(()) => Ok(report.exit()),
-        Err(error) => Err(unreported(&report, error)),
-    }
+    Ok(Report::of(&log, Stopwatch { events_before, elapsed_ms, survey_ums_ms }, by_request))
 }
 
 /// The run went to its end; that its reader does not know must not look like success.
@@ -180,23 +193,24 @@ pub(super) fn show(context: &Context, report: &Report) -> io::Result<()> {
     printed
 }
 
-/// The first Ctrl-C or SIGTERM stops the run after what is going on; this ends at the second.
-fn asked_to_leave(
-    display: &Arc<Display>,
+/// The first Ctrl-C or SIGTERM stops the runs after what is going on; this ends at the second.
+pub(super) fn asked_to_leave(
+    displays: Vec<Arc<Display>>,
     stop: CancellationToken,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
     let mut signals = Signals::new()?;
-    let display = Arc::clone(display);
     Ok(async move {
         signals.next().await;
         stop.cancel();
-        let going_on = display.going_on();
+        let going_on: Vec<String> = displays.iter().flat_map(|display| display.going_on()).collect();
         let wait = if going_on.is_empty() {
             "stopping".to_owned()
         } else {
             format!("stopping after what is going on: {}", going_on.join("; "))
         };
-        display.say(&format!("{wait}. Ctrl-C again leaves at once"));
+        if let Some(display) = displays.first() {
+            display.say(&format!("{wait}. Ctrl-C again leaves at once"));
+        }
         signals.next().await;
     })
 }

@@ -1,10 +1,14 @@
 //! What every command that runs something begins with: who is asked, what they say, and what that means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use umsid_common::name::{ClusterName, Role, RunId, ServerName};
 
+use super::printout::Printout;
 use super::{Context, day};
 use crate::agents::{Agent, Agents};
 use crate::authority::Authority;
@@ -59,6 +63,36 @@ pub(super) fn meant(inventory: &Inventory, named: Option<&ClusterName>) -> anyho
     }
 }
 
+/// The clusters that are meant: those named, all, or the only one there is. `so`: what follows where there is none.
+pub(super) fn wanted(
+    inventory: &Inventory,
+    all: bool,
+    named: &[ClusterName],
+    so: &str,
+) -> anyhow::Result<Vec<ClusterName>> {
+    let known: Vec<ClusterName> = inventory.clusters.keys().cloned().collect();
+    if known.is_empty() {
+        return Err(exit::Refusal::new(Exit::NotInSync, format!("no server is enrolled yet, so {so}"))
+            .remedy("run `umsid-agent enroll` on a UMS server, then `umsid enroll` here")
+            .into());
+    }
+    if all || (named.is_empty() && known.len() == 1) {
+        return Ok(known);
+    }
+    if named.is_empty() {
+        let names: Vec<_> = known.iter().map(ClusterName::as_str).collect();
+        return Err(exit::Refusal::new(
+            Exit::Usage,
+            format!("which cluster? There are {}", names.join(", ")),
+        )
+        .remedy("name one or more, or say --all")
+        .into());
+    }
+    // All names first: nothing is asked if one of them is wrong.
+    named.iter().try_for_each(|name| inventory.cluster(name).map(|_| ()))?;
+    Ok(named.to_vec())
+}
+
 impl Situation {
     /// Asks every server of a cluster. `main` and its fingerprint of the request win over the inventory's.
     pub(super) async fn see(
@@ -81,13 +115,44 @@ impl Situation {
         let (past, (survey, connections)) = tokio::join!(past, survey::take(&agents, &name, &cluster));
         let (journal, history) = past?;
         tend(context, &agents, &authority, &connections).await;
-        let named = Named {
-            server: request.main.clone().or_else(|| cluster.main.clone()),
-            fingerprint: request.main_fingerprint.or(cluster.main_fingerprint),
-            remembered: history.main.clone(),
-        };
+        let named = named(request, &cluster, &history);
         let assessment = survey::assess(&survey, &named);
         Ok(Self { name, cluster, journal, history, by, survey, connections, named, assessment, begun })
+    }
+
+    /// Asks every server of many clusters, and keeps no connection: a look, after which [`Situation::see`] comes for each
+    /// that something is to be done in.
+    pub(super) async fn see_many(
+        context: &Context,
+        clusters: &BTreeMap<ClusterName, Cluster>,
+        request: &Request,
+    ) -> anyhow::Result<Vec<Self>> {
+        let begun = Instant::now();
+        let inventory = context.inventory()?;
+        let authority = Arc::new(context.authority()?);
+        let agents = context.agents(&inventory, &authority)?;
+        let by = by(&agents);
+        let past = async {
+            let journal = Journal::open(&context.home.database_path()).await?;
+            let mut histories = Vec::new();
+            for name in clusters.keys() {
+                histories.push(journal.history(name).await?);
+            }
+            Ok::<_, JournalError>((journal, histories))
+        };
+        let tend = tending(context.out, &agents, &authority);
+        let (past, mut surveys) = tokio::join!(past, survey::look(&agents, clusters, tend));
+        let (journal, histories) = past?;
+        let seen = clusters.iter().zip(histories).filter_map(|((name, cluster), history)| {
+            let survey = surveys.remove(name)?;
+            let (cluster, connections) = (cluster.clone(), BTreeMap::new());
+            let (journal, by) = (journal.clone(), by.clone());
+            let named = named(request, &cluster, &history);
+            let assessment = survey::assess(&survey, &named);
+            let name = name.clone();
+            Some(Self { name, cluster, journal, history, by, survey, connections, named, assessment, begun })
+        });
+        Ok(seen.collect())
     }
 
     /// The plan for a request, and all that speaks against it.
@@ -188,6 +253,15 @@ impl Situation {
     }
 }
 
+/// What is known of Main besides what servers say.
+fn named(request: &Request, cluster: &Cluster, history: &History) -> Named {
+    Named {
+        server: request.main.clone().or_else(|| cluster.main.clone()),
+        fingerprint: request.main_fingerprint.or(cluster.main_fingerprint),
+        remembered: history.main.clone(),
+    }
+}
+
 /// The right to carry out runs of a cluster from here; nobody else has it until this is dropped.
 ///
 /// # Errors
@@ -219,16 +293,34 @@ pub(super) async fn tend(
     authority: &Authority,
     connections: &BTreeMap<ServerName, Agent>,
 ) {
-    for (server, agent) in connections {
-        let place = format!("{}/{server}", agent.cluster());
-        match agents.tend(agent, authority).await {
-            Ok(tended) => {
-                if let Some(until) = tended.renewed {
-                    context.out.say(format_args!("renewed the certificate of {place} until {}", day(until)));
-                }
+    for agent in connections.values() {
+        tend_one(context.out, agents, authority, agent).await;
+    }
+}
+
+/// The same for each of many agents, as it answers.
+pub(super) fn tending(
+    out: Printout,
+    agents: &Agents,
+    authority: &Arc<Authority>,
+) -> impl Fn(Agent) -> BoxFuture<'static, ()> + Clone + Send + 'static + use<> {
+    let (agents, authority) = (agents.clone(), Arc::clone(authority));
+    move |agent| {
+        let (agents, authority) = (agents.clone(), Arc::clone(&authority));
+        async move { tend_one(out, &agents, &authority, &agent).await }.boxed()
+    }
+}
+
+/// The same for one agent.
+async fn tend_one(out: Printout, agents: &Agents, authority: &Authority, agent: &Agent) {
+    let place = format!("{}/{}", agent.cluster(), agent.server());
+    match agents.tend(agent, authority).await {
+        Ok(tended) => {
+            if let Some(until) = tended.renewed {
+                out.say(format_args!("renewed the certificate of {place} until {}", day(until)));
             }
-            Err(error) => context.out.say(format_args!("{place}: {:#}", anyhow::Error::new(error))),
         }
+        Err(error) => out.say(format_args!("{place}: {:#}", anyhow::Error::new(error))),
     }
 }
 
@@ -253,8 +345,7 @@ pub(super) fn by(agents: &Agents) -> String {
 
 /// Says all that speaks against a run, each with what to do, and gives the error to end with.
 pub(super) fn refuse(context: &Context, refusals: &[Refusal]) -> anyhow::Error {
-    let exit = refusals.iter().map(|refusal| exit_of(refusal.kind)).min_by_key(|exit| precedence(*exit));
-    let exit = exit.unwrap_or(Exit::Failed);
+    let exit = exit_of_all(refusals);
     if let [only] = refusals {
         return exit::Refusal::new(exit, &only.what)
             .remedy(format!("{}. Nothing was changed", only.remedy))
@@ -265,6 +356,12 @@ pub(super) fn refuse(context: &Context, refusals: &[Refusal]) -> anyhow::Error {
     }
     let what = format!("{} things speak against it; nothing was changed", refusals.len());
     exit::Refusal::new(exit, what).into()
+}
+
+/// The exit code of several reasons together.
+pub(super) fn exit_of_all(refusals: &[Refusal]) -> Exit {
+    let exit = refusals.iter().map(|refusal| exit_of(refusal.kind)).min_by_key(|exit| precedence(*exit));
+    exit.unwrap_or(Exit::Failed)
 }
 
 fn exit_of(kind: RefusalKind) -> Exit {

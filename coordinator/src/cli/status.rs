@@ -1,6 +1,8 @@
 //! `umsid status`
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -9,14 +11,14 @@ use umsid_common::digest::Fingerprint;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_proto::model::{HealthStatus, Inspection, RawOutput, ServiceStatus};
 
-use super::prepare::tend;
+use super::prepare::{tending, wanted};
 use super::printout::{Cell, Tone};
+use super::runs::open_journal;
 use super::{Context, Format, day};
-use crate::agents::Agents;
-use crate::authority::Authority;
-use crate::exit::{Exit, Refusal};
-use crate::inventory::{Cluster, Inventory};
-use crate::survey::{self, Assessment, MainServer, Report, Silence, Survey, SyncState};
+use crate::exit::Exit;
+use crate::inventory::Cluster;
+use crate::journal::JournalError;
+use crate::survey::{self, Assessment, MainServer, Named, Report, Silence, Survey, SyncState};
 
 mod unfinished;
 
@@ -100,14 +102,20 @@ struct Seen {
 impl Status {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let inventory = context.inventory()?;
-        let wanted = self.wanted(&inventory)?;
-        let authority = context.authority()?;
+        let wanted = wanted(&inventory, self.all, &self.clusters, "nothing is known to be in sync")?;
+        let authority = Arc::new(context.authority()?);
         let agents = context.agents(&inventory, &authority)?;
-        say_how_many(context, &wanted, &inventory);
-        let mut all = Vec::new();
-        for name in wanted {
-            all.push(see(context, &agents, &authority, &name, inventory.cluster(&name)?).await);
-        }
+        let clusters: BTreeMap<ClusterName, Cluster> = wanted
+            .iter()
+            .map(|name| Ok((name.clone(), inventory.cluster(name)?.clone())))
+            .collect::<anyhow::Result<_>>()?;
+        say_how_many(context, &clusters);
+        let tend = tending(context.out, &agents, &authority);
+        let (mut past, mut surveys) =
+            tokio::join!(Past::read(context, &clusters), survey::look(&agents, &clusters, tend));
+        let seen =
+            |name: &ClusterName| Some(Seen::of(name, clusters.get(name)?, surveys.remove(name)?, &mut past));
+        let all: Vec<Seen> = wanted.iter().filter_map(seen).collect();
         if context.out.format() == Format::Json {
             let clusters: Vec<_> = all.iter().map(Seen::document).collect();
             let all_in_sync = clusters.iter().all(|cluster| cluster.all_in_sync);
@@ -121,58 +129,80 @@ impl Status {
             for seen in &all {
                 seen.explain(context, self.raw)?;
             }
+            if all.len() > 1 {
+                context.out.say(overall(&all));
+            }
         }
         let in_sync = all.iter().all(|seen| seen.assessment.all_in_sync());
         let halfway = all.iter().flat_map(|seen| &seen.unfinished).any(|run| run.touched);
         Ok(if in_sync && !halfway { Exit::Success } else { Exit::NotInSync })
     }
-
-    fn wanted(&self, inventory: &Inventory) -> anyhow::Result<Vec<ClusterName>> {
-        let known: Vec<ClusterName> = inventory.clusters.keys().cloned().collect();
-        if known.is_empty() {
-            return Err(Refusal::new(
-                Exit::NotInSync,
-                "no server is enrolled yet, so nothing is known to be in sync",
-            )
-            .remedy("run `umsid-agent enroll` on a UMS server, then `umsid enroll` here")
-            .into());
-        }
-        if self.all || (self.clusters.is_empty() && known.len() == 1) {
-            return Ok(known);
-        }
-        if self.clusters.is_empty() {
-            let names: Vec<_> = known.iter().map(ClusterName::as_str).collect();
-            return Err(Refusal::new(Exit::Usage, format!("which cluster? There are {}", names.join(", ")))
-                .remedy("name one or more, or say --all")
-                .into());
-        }
-        // All names first: nothing is asked if one of them is wrong.
-        self.clusters.iter().try_for_each(|name| inventory.cluster(name).map(|_| ()))?;
-        Ok(self.clusters.clone())
-    }
 }
 
 /// Agents that do not answer take a while: somebody who waits at a terminal is told what for.
-fn say_how_many(context: &Context, wanted: &[ClusterName], inventory: &Inventory) {
+fn say_how_many(context: &Context, clusters: &BTreeMap<ClusterName, Cluster>) {
     if std::io::stderr().is_terminal() {
-        let clusters = wanted.iter().filter_map(|name| inventory.clusters.get(name));
-        let servers: usize = clusters.map(|cluster| cluster.servers.len()).sum();
+        let servers: usize = clusters.values().map(|cluster| cluster.servers.len()).sum();
         context.out.say(format_args!("asking {}…", super::count(servers, "server")));
     }
 }
 
-async fn see(
-    context: &Context,
-    agents: &Agents,
-    authority: &Authority,
-    name: &ClusterName,
-    cluster: &Cluster,
-) -> Seen {
-    let (survey, connections) = survey::take(agents, name, cluster).await;
-    tend(context, agents, authority, &connections).await;
-    let assessment = survey::assess(&survey, &context.named(name, cluster).await);
-    let unfinished = unfinished(context, name).await;
-    Seen { cluster: cluster.clone(), survey, assessment, unfinished }
+/// What is said of several clusters altogether.
+fn overall(all: &[Seen]) -> String {
+    let mut sum = Counts::default();
+    for counts in all.iter().map(Seen::counts) {
+        sum.main += counts.main;
+        sum.in_sync += counts.in_sync;
+        sum.not_in_sync += counts.not_in_sync;
+        sum.unknown += counts.unknown;
+    }
+    let well = all.iter().filter(|seen| seen.assessment.all_in_sync()).count();
+    format!(
+        "{}: {well} all in sync, {} not or not known to be; {} in sync, {} not in sync, {} unknown",
+        super::count(all.len(), "cluster"),
+        all.len() - well,
+        super::count(sum.main + sum.in_sync, "server"),
+        sum.not_in_sync,
+        sum.unknown
+    )
+}
+
+/// What the journal tells of these clusters; if it cannot be read, that is said, and looked at with `umsid doctor`.
+#[derive(Default)]
+struct Past {
+    mains: BTreeMap<ClusterName, ServerName>,
+    unfinished: BTreeMap<ClusterName, Vec<Unfinished>>,
+}
+
+impl Past {
+    async fn read(context: &Context, clusters: &BTreeMap<ClusterName, Cluster>) -> Self {
+        let mut past = Self::default();
+        if context.home.database_path().exists()
+            && let Err(error) = past.fill(context, clusters).await
+        {
+            let error = anyhow::Error::new(error);
+            context.out.say(format_args!(
+                "the journal tells nothing of earlier runs, and whether a run is unfinished is not known: {error:#}"
+            ));
+        }
+        past
+    }
+
+    async fn fill(
+        &mut self,
+        context: &Context,
+        clusters: &BTreeMap<ClusterName, Cluster>,
+    ) -> Result<(), JournalError> {
+        let journal = open_journal(context).await?;
+        let runs = journal.runs().await?;
+        for name in clusters.keys() {
+            if let Some(main) = journal.last_main(name).await? {
+                self.mains.insert(name.clone(), main);
+            }
+            self.unfinished.insert(name.clone(), unfinished(context, &journal, &runs, name).await?);
+        }
+        Ok(())
+    }
 }
 
 const HEADER: &[&str] = &[
@@ -190,6 +220,17 @@ const HEADER: &[&str] = &[
 ];
 
 impl Seen {
+    fn of(name: &ClusterName, cluster: &Cluster, survey: Survey, past: &mut Past) -> Self {
+        let named = Named {
+            server: cluster.main.clone(),
+            fingerprint: cluster.main_fingerprint,
+            remembered: past.mains.remove(name),
+        };
+        let assessment = survey::assess(&survey, &named);
+        let unfinished = past.unfinished.remove(name).unwrap_or_default();
+        Self { cluster: cluster.clone(), survey, assessment, unfinished }
+    }
+
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for verdict in self.assessment.servers.values() {

@@ -8,8 +8,9 @@ use serde_json::json;
 use umsid_common::name::ClusterName;
 
 use super::drive::{Patience, Work, drive, show};
+use super::fleet::Fleet;
 use super::plan::{PlanFile, Wish, nothing_to_do, present, text};
-use super::prepare::{Situation, lock, refuse};
+use super::prepare::{Situation, lock, refuse, wanted};
 use super::{Context, Format, ask, count};
 use crate::exit::{self, Exit};
 use crate::plan::{Kind, Plan, Request};
@@ -24,13 +25,22 @@ Examples:
   umsid sync hamburg --yes --batch 2
   umsid sync hamburg --only ums3          the others are not restarted
   umsid sync --plan friday.json --yes
+  umsid sync --all --max-clusters 8       every cluster that needs it, eight at a time
 
 The plan is shown first, and you are asked. The first server is done completely and verified before any other is touched;
 if it fails it is put back as it was. Ctrl-C stops after what is going on; `umsid resume` goes on, `umsid rollback` goes back.
-Exit code 0 only if every server that was to be synchronized is verified synchronized.")]
+Exit code 0 only if every server that was to be synchronized is verified synchronized. Of several clusters, what becomes of one
+never touches another; the exit code is then that of the cluster a person must look at first.")]
 pub(super) struct Sync {
-    /// Which cluster [default: the only one there is]
-    cluster: Option<ClusterName>,
+    /// Which clusters [default: the only one there is]
+    #[arg(value_name = "CLUSTER", conflicts_with = "all")]
+    clusters: Vec<ClusterName>,
+    /// All clusters
+    #[arg(long, conflicts_with_all = ["plan", "main", "main_fingerprint", "only"])]
+    all: bool,
+    /// How many clusters at a time, where there are several
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    max_clusters: u16,
     /// Carry out exactly this plan, made by `umsid plan --out`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["main", "main_fingerprint", "only", "batch", "restart",
         "restart_first", "rehearse", "settle", "verify_after_restart"])]
@@ -49,12 +59,16 @@ pub(super) struct Sync {
 
 impl Sync {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if self.all || self.clusters.len() > 1 {
+            return self.several(context).await;
+        }
         let given = self.plan.as_deref().map(PlanFile::read).transpose()?;
         let request = match &given {
             Some(plan) => plan.request.clone(),
             None => self.wish.request(),
         };
-        let cluster = match (&given, self.cluster) {
+        let named = self.clusters.into_iter().next();
+        let cluster = match (&given, named) {
             (Some(plan), Some(named)) if plan.cluster != named => {
                 let what = format!("the plan is for cluster {}, not for {named}", plan.cluster);
                 return Err(exit::Refusal::new(Exit::Usage, what).remedy("leave the cluster out").into());
@@ -67,6 +81,31 @@ impl Sync {
             return present(context, &situation, &request, None);
         }
         begin(context, situation, &request, given, self.yes, &self.patience).await
+    }
+
+    async fn several(self, context: &Context) -> anyhow::Result<Exit> {
+        let request = self.wish.request();
+        if self.plan.is_some()
+            || request.main.is_some()
+            || request.main_fingerprint.is_some()
+            || !request.only.is_empty()
+        {
+            let what =
+                "--plan, --main, --main-fingerprint and --only are about one cluster, and several are named";
+            return Err(exit::Refusal::new(Exit::Usage, what).remedy("name one").into());
+        }
+        let inventory = context.inventory()?;
+        let names = wanted(&inventory, self.all, &self.clusters, "nothing can be synchronized")?;
+        let of = |name: &ClusterName| Ok((name.clone(), inventory.cluster(name)?.clone()));
+        let fleet = Fleet {
+            clusters: names.iter().map(of).collect::<anyhow::Result<_>>()?,
+            request,
+            at_once: self.max_clusters.into(),
+            yes: self.yes,
+            dry_run: self.dry_run,
+            patience: &self.patience,
+        };
+        fleet.sync(context).await
     }
 }
 

@@ -9,6 +9,8 @@ use super::*;
 fn board() -> Board {
     let server = "ums2".parse().unwrap();
     Board {
+        cluster: "hamburg".parse().unwrap(),
+        among_others: false,
         run: Some("20261122t204512-7f3a9c".parse().unwrap()),
         since: Instant::now(),
         steps: [(7, What::Restore { server }), (8, What::VerifyCluster)].into(),

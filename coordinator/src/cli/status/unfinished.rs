@@ -4,8 +4,8 @@ use serde::Serialize;
 use umsid_common::name::{ClusterName, RunId};
 
 use crate::cli::Context;
-use crate::cli::runs::{newer_sync, one_line, open_journal};
-use crate::journal::{Journal, JournalError, LastWord};
+use crate::cli::runs::{newer_sync, one_line};
+use crate::journal::{Journal, JournalError, LastWord, RunSummary};
 use crate::plan::touched;
 
 /// How much of the reason why a run stands still is said, in characters.
@@ -25,25 +25,13 @@ pub(super) struct Unfinished {
     pub(super) touched: bool,
 }
 
-/// What the journal tells; if it cannot be read, that is said, and looked at with `umsid doctor`.
-pub(super) async fn unfinished(context: &Context, cluster: &ClusterName) -> Vec<Unfinished> {
-    if !context.home.database_path().exists() {
-        return Vec::new();
-    }
-    let read = async { of_journal(&open_journal(context).await?, context, cluster).await };
-    read.await.unwrap_or_else(|error: JournalError| {
-        let error = anyhow::Error::new(error);
-        context.out.say(format_args!("{cluster}: whether a run is unfinished is not known: {error:#}"));
-        Vec::new()
-    })
-}
-
-async fn of_journal(
-    journal: &Journal,
+/// Those of a cluster, of the `runs` that are on record.
+pub(super) async fn unfinished(
     context: &Context,
+    journal: &Journal,
+    runs: &[RunSummary],
     cluster: &ClusterName,
 ) -> Result<Vec<Unfinished>, JournalError> {
-    let runs = journal.runs().await?;
     let mut unfinished = Vec::new();
     for run in runs.iter().filter(|run| run.cluster == *cluster) {
         let why = match &run.standing {
@@ -51,7 +39,7 @@ async fn of_journal(
             LastWord::Halted(why) | LastWord::Stuck(why) => Some(why.clone()),
             LastWord::Open => None,
         };
-        if newer_sync(&runs, cluster, &run.run).is_some() {
+        if newer_sync(runs, cluster, &run.run).is_some() {
             continue;
         }
         let touched = match journal.load(&run.run).await {
