@@ -121,7 +121,7 @@ fn fifty_clusters_are_seen_at_once() {
 #[test]
 fn ten_clusters_are_synchronized_and_the_one_whose_agent_dies_halts_alone() {
     let delays = Delays { restart: Duration::from_millis(300), ..Delays::default() };
-    let wanted = Wanted { clusters: 10, servers: 4, out_of_sync: 2, delays, payload: 0 };
+    let wanted = Wanted { clusters: 10, servers: 4, out_of_sync: 2, delays, ..Wanted::default() };
     let fleet = RefCell::new(Fleet::up(&wanted).unwrap());
     let victim = place(5, 4);
     let arguments = ["sync", "-o", "json", "--max-clusters", "10", "--contact-timeout", "1s"];

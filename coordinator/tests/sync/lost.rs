@@ -260,8 +260,11 @@ fn no_copy_no_answer_and_a_damaged_copy_are_three_answers() {
     }
     tamper(&place, "ums1", |text| text.replacen("\"number\":3", "\"number\":4", 1));
     tamper(&place, "ums2", |text| text[..text.len() - 20].to_owned());
+    // An agent knows the copies it found when it started.
+    tamper(&place, "ums3", |text| text);
+    let whole = kept[2].1.lines().count();
     let resumed = place.umsid(&RESUME).exits(0);
-    resumed.says("the copy of ums1 cannot be used").shows("synchronized");
+    resumed.says("the copy of ums1 cannot be used").says(&format!("ums3 {whole}")).shows("synchronized");
     place.is_well();
     assert_eq!(place.calls("ums3", "licensing restore"), 1);
 }

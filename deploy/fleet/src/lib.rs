@@ -31,14 +31,17 @@ use umsid::home::Home;
 use umsid::inventory::{Inventory, Server};
 use umsid_agent::server::Deadlines;
 use umsid_agent::state::{Change, Enrolment, StateDir};
+use umsid_agent::ums::Ums;
 use umsid_agent::{Agent, Config};
 use umsid_common::durable::{self, Access};
 use umsid_common::name::{ClusterName, Identity, Role, ServerName, TrustDomain};
 use umsid_common::seal::SealKey;
 use umsid_common::tls;
 
+mod program;
 pub mod ums;
 
+use program::Called;
 pub use ums::{Delays, Paper};
 
 /// The largest backup an agent takes here, bytes.
@@ -60,11 +63,13 @@ pub struct Wanted {
     pub delays: Delays,
     /// Bytes a backup has at least.
     pub payload: usize,
+    /// Each UMS is this program, `umsid-fleet-ums`, in a directory of its own below `ums/` instead of numbers in memory.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { clusters: 1, servers: 3, out_of_sync: 0, delays: Delays::default(), payload: 0 }
+        Self { clusters: 1, servers: 3, out_of_sync: 0, delays: Delays::default(), payload: 0, program: None }
     }
 }
 
@@ -96,6 +101,7 @@ impl Fleet {
         let dir = builder.tempdir().context("cannot make a directory")?;
         let home = Home { dir: dir.path().join("state") };
         home.create()?;
+        durable::private_dir(&dir.path().join("ums"))?;
         let trust_domain: TrustDomain = "fleet".parse()?;
         let authority = Authority::create(&home.authority_dir(), &trust_domain, None)?;
         let role = Role::Coordinator("fleet".parse()?);
@@ -133,7 +139,14 @@ impl Fleet {
         let main = format!("{cluster}-main");
         let local = if lost { own(place) } else { main.clone() };
         let ums = Paper::new(&local, &main, wanted.delays, wanted.payload);
-        let agent = Running::start(config.clone(), ums.clone())?;
+        let agent = match &wanted.program {
+            None => Running::start(config.clone(), ums.clone())?,
+            Some(program) => {
+                let dir = self.dir.path().join("ums").join(format!("{cluster}-{server}"));
+                let called = Called::new(program, &dir, &local, &main, wanted.delays, wanted.payload)?;
+                Running::start(config.clone(), Arc::new(called))?
+            }
+        };
         entry.address = agent.address.to_string();
         // It is there again when it is started again.
         config.listen = agent.address;
@@ -237,7 +250,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config, ums: Arc<Paper>) -> anyhow::Result<Self> {
+    fn start(config: Config, ums: Arc<dyn Ums>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (kill, killed) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

@@ -1,6 +1,7 @@
 //! `umsid-fleet`: a fleet that stands until standard input ends.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -29,6 +30,9 @@ struct Arguments {
     /// Bytes a backup has at least
     #[arg(long, default_value_t = 0)]
     payload: usize,
+    /// Call this program, umsid-fleet-ums, for everything a UMS does
+    #[arg(long, value_name = "PROGRAM")]
+    program: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,6 +46,7 @@ fn main() -> anyhow::Result<()> {
             restart: Duration::from_millis(arguments.restart_ms),
         },
         payload: arguments.payload,
+        program: arguments.program,
     })?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", fleet.state().display()).and_then(|()| out.flush())?;

@@ -81,11 +81,11 @@ impl Paper {
     }
 }
 
-fn print_of(id: &str) -> Fingerprint {
+pub(crate) fn print_of(id: &str) -> Fingerprint {
     Fingerprint::sha256_of(id.as_bytes())
 }
 
-fn well() -> Health {
+pub(crate) fn well() -> Health {
     Health {
         status: HealthStatus::Ok,
         source: "check-status".to_owned(),

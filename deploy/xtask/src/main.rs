@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(unix)]
+mod bench;
 mod demo;
 #[cfg(unix)]
 mod dist;
@@ -28,6 +30,8 @@ mod windows;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    #[cfg(unix)]
+    Bench(bench::Bench),
     Demo(demo::Demo),
     #[cfg(unix)]
     Dist(dist::Dist),
@@ -44,6 +48,8 @@ enum Task {
 fn main() -> ExitCode {
     let task = Task::parse();
     let outcome = program::surviving_ctrl_c(|| match task {
+        #[cfg(unix)]
+        Task::Bench(bench) => bench.run(),
         Task::Demo(demo) => demo.run(),
         #[cfg(unix)]
         Task::Dist(dist) => dist.run(),

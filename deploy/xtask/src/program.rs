@@ -103,6 +103,12 @@ impl Program {
         self
     }
 
+    /// With a pipe to read from: one that reads to its end ends when that is closed.
+    pub(crate) fn held(mut self) -> Self {
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
     /// Starts it with a pipe to read from: one that reads to its end ends when the value is dropped. What it says, and whatever
     /// it starts, goes to this file.
     pub(crate) fn start_held(mut self, log: &Path) -> anyhow::Result<Child> {
