@@ -17,12 +17,14 @@ use crate::run::{Ending, HaltKind, Recorded, Standing, State, Stuck};
 mod account;
 mod critical_path;
 mod text;
+mod timeline;
 
 pub use account::{FailedStep, ServerReport, durations};
 use account::{failures, left_over, servers};
 pub use critical_path::{Link, critical_path};
 pub use text::raw_output;
 pub(crate) use text::seconds;
+pub use timeline::Timeline;
 
 /// What came of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -53,6 +55,9 @@ pub struct Report {
     pub critical_path: Vec<Link>,
     /// What to type next, and what it does.
     pub next: Vec<Advice>,
+    /// The same, drawn in text.
+    #[serde(skip)]
+    pub timeline: String,
     #[serde(skip)]
     by_request: bool,
     /// Servers may not be as they were, or as they should be.
@@ -171,6 +176,7 @@ impl Report {
             failures: failures(state, events),
             left_over: left_over(state),
             critical_path: path,
+            timeline: Timeline::of(state, session).text(),
             next: advice(run, state),
             halt,
             // Who resumes a way back that was asked for gets what was asked for.
@@ -194,6 +200,7 @@ impl Report {
             failures: Vec::new(),
             left_over: Vec::new(),
             critical_path: Vec::new(),
+            timeline: String::new(),
             next: Vec::new(),
             by_request: false,
             touched: false,

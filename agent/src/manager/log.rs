@@ -7,10 +7,10 @@ use std::io;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use umsid_common::durable;
+use umsid_common::{durable, telemetry};
 use umsid_windows::event_log::{Gravity, Source};
 use winreg::RegKey;
 use winreg::enums::HKEY_LOCAL_MACHINE;
@@ -60,8 +60,7 @@ pub(super) fn forget(name: &str) -> io::Result<()> {
 
 /// Sends log lines to `log` in the state directory, and warnings and errors to the event log. Call once.
 pub(super) fn to_file_and_event_log(name: &str, config: &Config) {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(&config.log.filter);
+    let (filter, not_understood) = telemetry::filter(&config.log.filter);
     let events = Source::open(name).ok().map(|source| Events { source }.with_filter(LevelFilter::WARN));
     let dir = config.state_dir.join("log");
     let file = durable::private_dir(&config.state_dir)
@@ -84,6 +83,9 @@ pub(super) fn to_file_and_event_log(name: &str, config: &Config) {
     let _ = tracing_subscriber::registry().with(lines).with(filter).with(events).try_init();
     if let Some(why) = trouble {
         tracing::warn!(why, dir = %dir.display(), "there is no log file");
+    }
+    for part in not_understood {
+        tracing::warn!("a part of the log filter is not understood: {part}");
     }
 }
 

@@ -183,7 +183,11 @@ pub(super) fn show(context: &Context, report: &Report) -> io::Result<()> {
         }
         None => Ok(()),
     };
-    let printed = table.and_then(|()| context.out.text(report.summary()));
+    let timeline = table.and_then(|()| match report.timeline.as_str() {
+        "" => Ok(()),
+        timeline => context.out.text(format_args!("\n{timeline}")),
+    });
+    let printed = timeline.and_then(|()| context.out.text(report.summary()));
     // What to do is said all the more when nobody could be told how it stands.
     let aftermath = report.aftermath();
     if !aftermath.is_empty() {

@@ -12,7 +12,7 @@ use super::unlock::said;
 use super::{Context, Format};
 use crate::exit::{Exit, Refusal};
 use crate::journal::{Act, Journal, JournalError, LastWord, RecordedAct, RunLog, RunSummary};
-use crate::report::{Outcome, Report, Stopwatch, durations, outcome, seconds};
+use crate::report::{Outcome, Report, Stopwatch, Timeline, durations, outcome, seconds};
 use crate::run::{Event, Recorded, State, Status, StepResult};
 
 /// List the runs, or show one with everything that was recorded
@@ -23,7 +23,8 @@ use crate::run::{Event, Recorded, State, Status, StepResult};
 Examples:
   umsid runs
   umsid runs hamburg -o json
-  umsid runs show 20261122t204512    any beginning of its id that fits no other"
+  umsid runs show 20261122t204512    any beginning of its id that fits no other
+  umsid runs show 20261122t204512 --svg > run.svg"
 )]
 pub(super) struct Runs {
     /// Only of this cluster
@@ -41,6 +42,9 @@ enum Show {
     Show {
         /// Which run, or the beginning of its id
         run: String,
+        /// Draw when each step went on, as SVG on standard output
+        #[arg(long)]
+        svg: bool,
     },
 }
 
@@ -143,8 +147,14 @@ impl Runs {
         }
         let journal = open_journal(context).await?;
         let runs = journal.runs().await?;
-        if let Some(Show::Show { run }) = self.show {
+        if let Some(Show::Show { run, svg }) = self.show {
             let log = journal.load(&run_meant(&runs, &run)?).await?;
+            if svg {
+                let plan = log.state().plan();
+                let title = format!("{} of {}, run {}", plan.request.kind.as_str(), plan.cluster, log.run());
+                context.out.text(Timeline::of(log.state(), log.events()).svg(&title))?;
+                return Ok(Exit::Success);
+            }
             let acts = journal.history_of_acts(Some(&log.state().plan().cluster)).await?;
             return show(context, &log, &acts);
         }
@@ -235,6 +245,9 @@ fn show(context: &Context, log: &RunLog, acts: &[RecordedAct]) -> anyhow::Result
         &["STEP", "SERVER", "WHAT", "STATUS", "TRIES", "TIME", "OF IT UMS", "REMARKS"],
         cells.collect(),
     )?;
+    if !report.timeline.is_empty() {
+        context.out.text(format_args!("\n{}", report.timeline))?;
+    }
     context.out.text(format_args!("{}{}", history(events), unlocked(log.run(), acts)))?;
     let aftermath = report.aftermath();
     if !aftermath.is_empty() {

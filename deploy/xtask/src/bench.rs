@@ -38,6 +38,9 @@ pub(crate) struct Bench {
     /// Few servers and small files: to see that it works
     #[arg(long)]
     quick: bool,
+    /// Measure the programs in this directory instead of building some
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
     /// Put table and picture into the README
     #[arg(long)]
     publish: bool,
@@ -92,7 +95,10 @@ const END: &str = "<!-- /measured -->";
 impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure!(self.runs > 0, "nothing would be measured");
-        let programs = program::build(&["umsid", "umsid-agent", "umsid-fleet"], true)?;
+        let programs = match &self.programs {
+            Some(dir) => std::path::absolute(dir)?,
+            None => program::build(&["umsid", "umsid-agent", "umsid-fleet"], true)?,
+        };
         let dir = target_dir().join("bench");
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let peers = Peers::up(&dir)?;
