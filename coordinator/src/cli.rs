@@ -38,6 +38,7 @@ mod status;
 mod sync;
 mod trust;
 mod unlock;
+mod wait_for;
 
 pub use printout::{Format, Printout};
 

@@ -35,7 +35,8 @@ pub(super) struct Patience {
 /// The longest duration that is taken: a longer one would reach past the end of the clock that measures it.
 const A_YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration as it is typed.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration =
         text.parse().map_err(|_| "a duration looks like 30s, 10min or 1h30min".to_owned())?;
     match Duration::try_from(duration) {

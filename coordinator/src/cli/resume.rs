@@ -11,6 +11,7 @@ use super::drive::{Patience, Work, drive};
 use super::from_agents::take_over;
 use super::prepare::{Situation, lock, refuse};
 use super::runs::{cluster_of, newer_sync, open_journal, run_meant, unfinished};
+use super::wait_for::{WaitFor, wait_for};
 use crate::exit::{self, Exit};
 use crate::journal::RunLog;
 use crate::plan::Kind;
@@ -24,6 +25,8 @@ Examples:
   umsid resume 20261122t204512    any beginning of its id that fits no other
   umsid resume --from-agents hamburg
                                   the newest run there, when the journal of this machine is lost or on another one
+  umsid resume --wait-for ums3=4h
+                                  ums3 is down until somebody switches it on
 
 What was begun on a server is taken up, never done twice.")]
 pub(super) struct Resume {
@@ -32,6 +35,9 @@ pub(super) struct Resume {
     /// Take the run from the copies of its journal that the agents of this cluster keep [default: the newest]
     #[arg(long, value_name = "CLUSTER")]
     from_agents: Option<ClusterName>,
+    /// Wait for a server that does not answer yet, before anything is done; more than one may be named
+    #[arg(long, value_name = "SERVER=DURATION")]
+    wait_for: Vec<WaitFor>,
     #[command(flatten)]
     patience: Patience,
 }
@@ -71,6 +77,12 @@ impl Resume {
                     plan.cluster
                 ))
                 .into());
+        }
+        if !self.wait_for.is_empty() {
+            let inventory = context.inventory()?;
+            let agents = context.agents(&inventory, &context.authority()?)?;
+            let servers = &inventory.cluster(&plan.cluster)?.servers;
+            wait_for(context, &agents, &plan.cluster, servers, &self.wait_for).await?;
         }
         let situation = situation_of(context, &log, &needed(log.state())).await?;
         drive(context, situation, Work::Resume(log), &self.patience, Duration::ZERO).await

@@ -234,3 +234,40 @@ fn an_interrupt_halts_what_goes_on_and_begins_nothing_new() {
     umsid(&fleet.borrow(), &["resume"]).exits(0);
     assert!(fleet.borrow().is_in_sync(&place(1, 1).0));
 }
+
+#[test]
+fn a_run_goes_on_when_the_server_it_waits_for_is_there() {
+    let wanted = Wanted { servers: 3, out_of_sync: 1, ..Wanted::default() };
+    let fleet = RefCell::new(Fleet::up(&wanted).unwrap());
+    let victim = place(1, 2);
+    let arguments = ["sync", "-o", "json", "--yes", "--settle", "0", "--contact-timeout", "1s"];
+    let (exit, _) = watch(&fleet, &arguments, |event, fleet, _| {
+        if event["event"] == "begun" {
+            fleet.kill(&victim);
+        }
+    });
+    assert_eq!(exit, Some(5));
+    let waited = |what: &str| umsid(&fleet.borrow(), &["resume", "--wait-for", what]);
+    waited("s0002=1s").exits(5).says("s0002 did not answer, waited for since");
+    waited("s0009=1s").exits(2).says("--wait-for takes one of s0001, s0002, s0003");
+    waited("s0002").exits(2);
+    // It says what it waits for, and goes on when that is there.
+    #[expect(clippy::disallowed_methods, reason = "tests start the program under test")]
+    let mut resume = std::process::Command::new(env!("CARGO_BIN_EXE_umsid"))
+        .env("UMSID_STATE_DIR", fleet.borrow().state())
+        .args(["resume", "--wait-for", "s0002=2min"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(resume.stderr.take().unwrap()).lines();
+    let waiting = said.by_ref().map(Result::unwrap).find(|line| line.starts_with("waiting for")).unwrap();
+    assert!(
+        waiting.contains("the agent of s0002 at 127.0.0.1:") && waiting.contains(", until 20"),
+        "{waiting}"
+    );
+    fleet.borrow_mut().start(&victim).unwrap();
+    said.for_each(|line| drop(line.unwrap()));
+    assert_eq!(resume.wait().unwrap().code(), Some(0));
+    assert!(fleet.borrow().is_in_sync(&victim.0));
+}

@@ -19,7 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -29,8 +29,8 @@ use tokio::sync::oneshot;
 use umsid::authority::Authority;
 use umsid::home::Home;
 use umsid::inventory::{Inventory, Server};
-use umsid_agent::server::Deadlines;
-use umsid_agent::state::{Change, Enrolment, StateDir};
+use umsid_agent::server::{Deadlines, StartError};
+use umsid_agent::state::{Change, Enrolment, StateDir, StateError};
 use umsid_agent::ums::Ums;
 use umsid_agent::{Agent, Config};
 use umsid_common::durable::{self, Access};
@@ -255,9 +255,16 @@ impl Running {
         let (kill, killed) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         let life = async move {
-            let agent = match Agent::bind_with(&config, ums, Deadlines::default()).await {
-                Ok(agent) => agent,
-                Err(error) => return drop(tell.send(Err(error))),
+            let begun = Instant::now();
+            let agent = loop {
+                match Agent::bind_with(&config, ums.clone(), Deadlines::default()).await {
+                    Ok(agent) => break agent,
+                    // A program this process is just starting in another thread has the lock too until it is that program.
+                    Err(StartError::State(StateError::InUse { .. })) if begun.elapsed() < LAST_WRITES => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    Err(error) => return drop(tell.send(Err(error))),
+                }
             };
             drop(tell.send(Ok(agent.local_addr())));
             tokio::select! {
