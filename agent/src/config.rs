@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use umsid_common::telemetry::LogFormat;
 
+mod gateway;
 mod sections;
 
+pub use gateway::{Behind, Gateway};
 pub use sections::{Health, Limits, Log, Output, Service, ServiceKind, StopServer, Timeouts, Ums, UseExport};
 
 /// The longest duration that is taken: a longer one would reach past the end of the clock that measures it.
@@ -38,6 +40,8 @@ pub struct Config {
     pub output: Output,
     /// What the listener bears.
     pub limits: Limits,
+    /// Servers that coordinators reach through this agent.
+    pub gateway: Gateway,
     /// Log lines.
     pub log: Log,
 }
@@ -54,6 +58,7 @@ impl Default for Config {
             health: Health::default(),
             output: Output::default(),
             limits: Limits::default(),
+            gateway: Gateway::default(),
             log: Log::default(),
         }
     }
@@ -177,7 +182,11 @@ impl Config {
         if let Some((key, _)) = too_long() {
             return Some((key, "more than a year is no limit".to_owned()));
         }
-        self.ums.unusable().or_else(|| self.service.unusable()).or_else(|| self.health.unusable())
+        self.ums
+            .unusable()
+            .or_else(|| self.service.unusable())
+            .or_else(|| self.health.unusable())
+            .or_else(|| self.gateway.unusable())
     }
 
     fn durations(&self) -> [(&'static str, Duration); 12] {

@@ -2,17 +2,24 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use umsid_common::tls::resolve_and_connect;
 use umsid_proto::failure::Failure;
 use umsid_proto::model::{Evidence, Label, RawOutput};
 
-use crate::config::Config;
+use crate::config::{Behind, Config};
 use crate::journals;
 use crate::owner;
 use crate::state::damage;
 use crate::ums::identity;
 use crate::ums::local::LocalUms;
 use crate::ums::{Findings, Ums as _};
+
+/// How long a server behind this one may take to accept a connection.
+const ACCEPT: Duration = Duration::from_secs(5);
 
 /// Shows everything; `true` if nothing was missing that the agent needs for its work. `helper` is where an agent without
 /// rights calls its helper.
@@ -40,6 +47,7 @@ pub async fn show(config: &Config, helper: &Path, out: &mut (impl Write + Send))
     let findings = ums.look(false).await;
     let mut lines = Lines { out };
     let answers = show_agent(&mut lines, config, user, helper).await?;
+    let leads = show_gateway(&mut lines, config).await?;
     lines.title("installation")?;
     lines.say("umsadmin-cli", &installation.umsadmin_cli.to_string())?;
     lines.say("install directory", &directory)?;
@@ -99,7 +107,7 @@ pub async fn show(config: &Config, helper: &Path, out: &mut (impl Write + Send))
     if missing.is_empty() && damaged.is_empty() && copies.is_empty() && findings.problems.is_empty() {
         lines.say("problems", "none")?;
     }
-    Ok(answers && missing.is_empty() && damaged.is_empty() && copies.is_empty())
+    Ok(answers && leads && missing.is_empty() && damaged.is_empty() && copies.is_empty())
 }
 
 /// Whether an agent that is a user of its own reaches its helper; `true` where it needs none.
@@ -119,6 +127,32 @@ async fn show_agent<W: Write>(
     lines.say("helper", &answer.to_string())?;
     lines.say("what to do", &answer.remedy)?;
     Ok(false)
+}
+
+/// Whether the servers behind this one can be reached from here; `true` where it is no gateway.
+async fn show_gateway<W: Write>(lines: &mut Lines<'_, W>, config: &Config) -> io::Result<bool> {
+    if config.gateway.servers.is_empty() {
+        return Ok(true);
+    }
+    lines.title("gateway")?;
+    let tried = config.gateway.servers.iter().map(async |(server, Behind::Address(address))| {
+        (server, address, resolve_and_connect(address, Instant::now() + ACCEPT).await)
+    });
+    let mut all = true;
+    for (server, address, connected) in join_all(tried).await {
+        match connected {
+            Ok(_) => lines.say(server.as_str(), &format!("{address}: something listens there"))?,
+            Err(error) => {
+                all = false;
+                lines.say(server.as_str(), &error.to_string())?;
+                lines.say(
+                    "what to do",
+                    &format!("check that {server} is up, and `servers` of [gateway] in agent.toml"),
+                )?;
+            }
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(unix)]

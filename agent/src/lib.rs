@@ -30,6 +30,7 @@ pub mod state;
 pub mod ums;
 
 mod certificates;
+mod gateway;
 mod host;
 mod journals;
 mod lease;

@@ -17,11 +17,12 @@ use umsid_common::name::{Identity, Role};
 use umsid_common::tls::Tls;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::wire::agent_server::AgentServer;
+use umsid_proto::wire::gateway_server::GatewayServer;
 use umsid_proto::wire::journals_server::JournalsServer;
 use umsid_proto::wire::operations_server::OperationsServer;
 use umsid_proto::wire::transfer_server::TransferServer;
 
-use crate::rpc::{AgentRpc, JournalsRpc, OperationsRpc, TransferRpc};
+use crate::rpc::{AgentRpc, GatewayRpc, JournalsRpc, OperationsRpc, TransferRpc};
 
 /// Every RPC of the contract but those of enrolment, which is no business of an agent that is enrolled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Verb {
     ListJournals,
     /// Journals/ReadJournal
     ReadJournal,
+    /// Gateway/Forward
+    Forward,
 }
 
 const VERBS: &[(&str, Verb)] = &[
@@ -77,6 +80,7 @@ const VERBS: &[(&str, Verb)] = &[
     ("/umsid.v1.Journals/KeepJournal", Verb::KeepJournal),
     ("/umsid.v1.Journals/ListJournals", Verb::ListJournals),
     ("/umsid.v1.Journals/ReadJournal", Verb::ReadJournal),
+    ("/umsid.v1.Gateway/Forward", Verb::Forward),
 ];
 
 impl Verb {
@@ -85,10 +89,11 @@ impl Verb {
         VERBS.iter().find(|(known, _)| *known == path).map(|(_, verb)| *verb)
     }
 
-    /// Whether it only looks.
+    /// Whether it only looks. What is asked for through a forwarded connection, the server at its end decides by the
+    /// caller's own certificate.
     fn only_looks(self) -> bool {
         match self {
-            Self::Hello | Self::Inspect | Self::WatchOperation | Self::ListOperations => true,
+            Self::Hello | Self::Inspect | Self::WatchOperation | Self::ListOperations | Self::Forward => true,
             Self::AcquireLease
             | Self::RenewLease
             | Self::ReleaseLease
@@ -136,6 +141,7 @@ pub(crate) struct Door {
     operations: OperationsServer<OperationsRpc>,
     transfer: TransferServer<TransferRpc>,
     journals: JournalsServer<JournalsRpc>,
+    gateway: GatewayServer<GatewayRpc>,
 }
 
 impl Door {
@@ -145,6 +151,7 @@ impl Door {
         operations: OperationsRpc,
         transfer: TransferRpc,
         journals: JournalsRpc,
+        gateway: GatewayRpc,
     ) -> Self {
         // Messages larger than this are neither taken nor sent.
         let largest = umsid_proto::LARGEST_MESSAGE;
@@ -160,6 +167,9 @@ impl Door {
                 .max_decoding_message_size(largest)
                 .max_encoding_message_size(largest),
             journals: JournalsServer::new(journals)
+                .max_decoding_message_size(largest)
+                .max_encoding_message_size(largest),
+            gateway: GatewayServer::new(gateway)
                 .max_decoding_message_size(largest)
                 .max_encoding_message_size(largest),
         }
@@ -222,6 +232,7 @@ impl Service<http::Request<Body>> for Door {
             }
             Verb::Download | Verb::Upload => self.transfer.call(request),
             Verb::KeepJournal | Verb::ListJournals | Verb::ReadJournal => self.journals.call(request),
+            Verb::Forward => self.gateway.call(request),
         };
         let Some(deadline) = verb.deadline() else { return answer };
         Box::pin(async move {
@@ -244,7 +255,8 @@ mod tests {
             assert_eq!(Verb::of_path(path), Some(*verb));
             assert!(may(&role("coordinator/anna"), *verb));
             assert!(!may(&role("agent/c/s"), *verb));
-            let looks = [Verb::Hello, Verb::Inspect, Verb::WatchOperation, Verb::ListOperations];
+            let looks =
+                [Verb::Hello, Verb::Inspect, Verb::WatchOperation, Verb::ListOperations, Verb::Forward];
             assert_eq!(may(&role("observer/nagios"), *verb), looks.contains(verb), "{verb:?}");
         }
         assert_eq!(Verb::of_path("/umsid.v1.Agent/Shell"), None);
@@ -258,7 +270,8 @@ mod tests {
             include_str!("../../proto/umsid/v1/agent.proto"),
             include_str!("../../proto/umsid/v1/operations.proto"),
             include_str!("../../proto/umsid/v1/transfer.proto"),
-            include_str!("../../proto/umsid/v1/journal.proto")
+            include_str!("../../proto/umsid/v1/journal.proto"),
+            include_str!("../../proto/umsid/v1/gateway.proto")
         );
         let mut service = "";
         let mut calls = 0;

@@ -8,11 +8,13 @@ use umsid_proto::wire;
 use crate::peer::Caller;
 
 mod agent;
+mod gateway;
 mod journals;
 mod operations;
 mod transfer;
 
 pub(crate) use agent::AgentRpc;
+pub(crate) use gateway::GatewayRpc;
 pub(crate) use journals::JournalsRpc;
 pub(crate) use operations::OperationsRpc;
 pub(crate) use transfer::TransferRpc;

@@ -12,12 +12,13 @@ use umsid_common::tls::{Limits, Listener, Tls, TlsError};
 use crate::certificates::Renewal;
 use crate::config::Config;
 use crate::exec;
+use crate::gateway::Gateway;
 use crate::host::Host;
 use crate::journals::Journals;
 use crate::lease::Leases;
 use crate::operations::Operations;
 use crate::peer::Door;
-use crate::rpc::{AgentRpc, JournalsRpc, OperationsRpc, TransferRpc};
+use crate::rpc::{AgentRpc, GatewayRpc, JournalsRpc, OperationsRpc, TransferRpc};
 use crate::spool::Spool;
 use crate::state::{StateDir, StateError};
 use crate::ums::Ums;
@@ -109,6 +110,7 @@ pub enum StartError {
 pub struct Agent {
     host: Arc<Host>,
     operations: Arc<Operations>,
+    gateway: Arc<Gateway>,
     listener: Listener,
     address: SocketAddr,
 }
@@ -162,6 +164,7 @@ impl Agent {
             ums_version: Mutex::default(),
         });
         let operations = Operations::load(host.clone())?;
+        let gateway = Gateway::new(&config.gateway, host.me.server.clone(), host.deadlines.idle);
         let limits = Limits {
             handshake: config.limits.handshake,
             handshakes: config.limits.handshakes,
@@ -171,7 +174,7 @@ impl Agent {
         let listener = Listener::bind(config.listen, tls, limits).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         operations.recover();
-        Ok(Self { host, operations, listener, address })
+        Ok(Self { host, operations, gateway: Arc::new(gateway), listener, address })
     }
 
     /// Where it listens.
@@ -190,13 +193,14 @@ impl Agent {
     /// # Errors
     /// None that a client could cause.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), tonic::transport::Error> {
-        let Self { host, operations, listener, address } = self;
+        let Self { host, operations, gateway, listener, address } = self;
         let door = Door::new(
             host.tls.clone(),
             AgentRpc { host: host.clone(), operations: operations.clone() },
             OperationsRpc { operations: operations.clone() },
             TransferRpc { host: host.clone() },
             JournalsRpc { host: host.clone() },
+            GatewayRpc { gateway },
         );
         tracing::info!(%address, server = %host.me.server, cluster = %host.me.cluster, "listening");
         let (closing, closed) = tokio::sync::oneshot::channel();

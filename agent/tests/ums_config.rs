@@ -44,7 +44,7 @@ fn every_key_of_the_example_is_known_and_at_its_default() {
 
 #[test]
 fn every_key_there_is_is_in_the_example() {
-    for section in ["", "ums", "service", "timeouts", "health", "output", "limits", "log"] {
+    for section in ["", "ums", "service", "timeouts", "health", "output", "limits", "gateway", "log"] {
         let open = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
         let error = parse(&format!("{open}no_such_key = 1\n")).unwrap_err();
         let known = error.split("expected ").nth(1).unwrap_or_else(|| panic!("{error}"));
@@ -69,6 +69,11 @@ fn errors_name_file_line_and_key() {
         ("[ums]\numsadmin_cli = []\n", "line 2, `ums.umsadmin_cli`:"),
         ("[service]\ncontrol = \"upstart\"\n", "line 2, `service.control`:"),
         ("[service]\ncontrol = \"command\"\nstart = \"/bin/true\"\n", "`service.stop`: needed where"),
+        (
+            "[gateway]\nservers = { ums2 = \"10.1.0.7\" }\n",
+            "line 2, `gateway.servers`: `10.1.0.7` is no address",
+        ),
+        ("[gateway]\nconnections = 0\n", "`gateway.connections`: it must be more than 0"),
         ("state_dir = \"here\"\n", "`state_dir`: an absolute path is needed"),
         ("[nonsense]\n", "line 1, `nonsense`: unknown field"),
         ("listen = \n", "line 1, `listen`:"),

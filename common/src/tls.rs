@@ -22,7 +22,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::digest::Digest;
 use crate::name::Identity;
 
-pub use connect::{ConnectError, Patience, connect, connect_for_enrolment, connection_fault};
+pub use connect::{
+    Carrier, ConnectError, Opening, Patience, Way, connect, connect_by, connect_for_enrolment,
+    connect_for_enrolment_by, connection_fault, resolve_and_connect,
+};
 pub use credentials::Credentials;
 pub use listener::{Accepted, Counted, Limits, Listener};
 pub use verifier::identity_of;

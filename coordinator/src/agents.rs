@@ -1,5 +1,6 @@
 //! The only place that dials agents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use umsid_proto::{LARGEST_MESSAGE, PROTOCOL, wire};
 use crate::inventory::Server;
 
 mod calls;
+mod gateway;
 mod journals;
 mod tend;
 
@@ -33,6 +35,8 @@ pub struct Agents {
     tls: Arc<Tls>,
     trust_domain: TrustDomain,
     patience: Patience,
+    /// Where the servers are that are reached straight: any of them may be a gateway.
+    gateways: Arc<BTreeMap<(ClusterName, ServerName), String>>,
 }
 
 /// A call to an agent that gave nothing.
@@ -66,9 +70,7 @@ impl AgentError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Lost { .. } => true,
-            Self::Connect(error) => {
-                matches!(error, ConnectError::Unreachable { .. } | ConnectError::Resolve { .. })
-            }
+            Self::Connect(error) => error.is_transient(),
             Self::Failure(_) | Self::Nonsense(_) => false,
         }
     }
@@ -121,9 +123,9 @@ struct Peer {
 pub struct Agent(Arc<Peer>);
 
 impl Agents {
-    /// A dialler with these credentials.
+    /// A dialler with these credentials, for servers that are reached straight.
     pub fn new(tls: Arc<Tls>, trust_domain: TrustDomain) -> Self {
-        Self { tls, trust_domain, patience: Patience::default() }
+        Self { tls, trust_domain, patience: Patience::default(), gateways: Arc::default() }
     }
 
     /// The same with another patience for connecting.
@@ -155,15 +157,22 @@ impl Agents {
         server: &Server,
     ) -> Result<Agent, AgentError> {
         let expected = self.identity_of(cluster, name);
-        let channel = tls::connect(&server.address, &self.tls, &expected, &self.patience).await?;
+        let channel = match &server.via {
+            None => tls::connect(&server.address, &self.tls, &expected, &self.patience).await?,
+            Some(gateway) => {
+                let way = self.through(cluster, name, gateway)?;
+                tls::connect_by(way, &self.tls, &expected, &self.patience).await?
+            }
+        };
+        let address = server.place();
         let (sent, clock) = (Instant::now(), Timestamp::now());
         let (newest, oldest) = PROTOCOL;
         let ours = wire::HelloRequest { protocol_min: oldest, protocol_max: newest };
-        let answer = call(&server.address, PROMPT, agent_client(&channel).hello(ours)).await?;
+        let answer = call(&address, PROMPT, agent_client(&channel).hello(ours)).await?;
         let hello = greeted(&answer, cluster, name, server, clock, sent.elapsed())?;
         Ok(Agent(Arc::new(Peer {
             channel,
-            address: server.address.clone(),
+            address,
             cluster: cluster.clone(),
             server: name.clone(),
             hello,

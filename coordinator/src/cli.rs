@@ -201,7 +201,7 @@ impl Context {
         });
         authority.publish(&files)?;
         let tls = Tls::load(files).context("the coordinator's own certificate cannot be used")?;
-        Ok(Agents::new(tls, inventory.trust_domain.clone()))
+        Ok(Agents::new(tls, inventory.trust_domain.clone()).with_gateways(inventory))
     }
 
     fn renew_own(&self, authority: &Authority, files: &tls::Files) -> anyhow::Result<()> {

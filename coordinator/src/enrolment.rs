@@ -38,8 +38,20 @@ pub struct Candidate {
     pub name: ServerName,
     /// Where it stands.
     pub site: Option<SiteName>,
-    /// Where its agent listens, `host:port`.
+    /// Where its agent listens, `host:port`; empty with `via`.
     pub address: String,
+    /// The server whose agent leads to it.
+    pub via: Option<ServerName>,
+}
+
+impl Candidate {
+    /// Where it is, in words, as [`Server::place`].
+    pub fn place(&self) -> String {
+        match &self.via {
+            None => self.address.clone(),
+            Some(gateway) => format!("{} through {gateway}", self.name),
+        }
+    }
 }
 
 /// A server enrolled.
@@ -129,12 +141,8 @@ pub enum EnrolmentError {
 impl EnrolmentError {
     /// Whether nothing more is wrong than that the agent does not wait there yet.
     pub fn is_not_yet(&self) -> bool {
-        matches!(
-            self,
-            Self::NotWaiting { .. }
-                | Self::Lost { .. }
-                | Self::Connect(ConnectError::Unreachable { .. } | ConnectError::Resolve { .. })
-        )
+        matches!(self, Self::NotWaiting { .. } | Self::Lost { .. })
+            || matches!(self, Self::Connect(error) if error.is_transient())
     }
 
     /// What to do about it; empty where an error below says it.
@@ -183,8 +191,8 @@ impl Registrar<'_> {
     ) -> Result<Enrolled, EnrolmentError> {
         let inventory = Inventory::load(&self.home.inventory_path())?;
         address_is_free(&inventory, candidate)?;
-        let address = &candidate.address;
-        let connected = tls::connect_for_enrolment(address, self.agents.tls(), pin, &self.patience).await;
+        let address = &candidate.place();
+        let connected = self.connect(candidate, pin).await;
         let (channel, certificate) = connected.map_err(|error| match (error, pin) {
             (ConnectError::Certificate { address, why }, Some(_)) => {
                 EnrolmentError::WrongPin { address, why }
@@ -223,7 +231,8 @@ impl Registrar<'_> {
         let identity = Identity { trust_domain: trust_domain.clone(), role };
         let issued = self.authority.issue(&begun.csr, &identity)?;
         let server = Server {
-            address: address.clone(),
+            address: candidate.address.clone(),
+            via: candidate.via.clone(),
             site: candidate.site.clone().or_else(|| known_site(&inventory, candidate)),
             recipient,
             serial: issued.serial.clone(),
@@ -247,6 +256,21 @@ impl Registrar<'_> {
         })
     }
 
+    async fn connect(
+        &self,
+        candidate: &Candidate,
+        pin: Option<[u8; 16]>,
+    ) -> Result<(Channel, Digest), ConnectError> {
+        let (tls, patience) = (self.agents.tls(), &self.patience);
+        match &candidate.via {
+            None => tls::connect_for_enrolment(&candidate.address, tls, pin, patience).await,
+            Some(gateway) => {
+                let way = self.agents.through(&candidate.cluster, &candidate.name, gateway)?;
+                tls::connect_for_enrolment_by(way, tls, pin, patience).await
+            }
+        }
+    }
+
     /// Gives the agent its certificate. If its answer is lost, the agent itself is asked, in its new name.
     async fn complete(
         &self,
@@ -263,7 +287,7 @@ impl Registrar<'_> {
             crls_pem,
             crl_number,
         };
-        match answer(&candidate.address, client.complete(request)).await {
+        match answer(&candidate.place(), client.complete(request)).await {
             Ok(wire::CompleteEnrollmentResponse {}) => Ok(()),
             Err(lost @ EnrolmentError::Lost { .. }) => {
                 match self.agents.dial(&candidate.cluster, &candidate.name, server).await {
@@ -341,7 +365,8 @@ fn is_other(candidate: &Candidate, cluster: &ClusterName, name: &ServerName) -> 
 
 fn address_is_free(inventory: &Inventory, candidate: &Candidate) -> Result<(), EnrolmentError> {
     let taken = inventory.servers().find(|(cluster, name, server)| {
-        server.address.eq_ignore_ascii_case(&candidate.address) && is_other(candidate, cluster, name)
+        server.straight().is_some_and(|address| address.eq_ignore_ascii_case(&candidate.address))
+            && is_other(candidate, cluster, name)
     });
     match taken {
         None => Ok(()),

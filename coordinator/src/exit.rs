@@ -168,8 +168,7 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
         return Some((Exit::Unreachable, "try again; what was asked may have happened or not".into()));
     }
     if let Some(error) = link.downcast_ref::<ConnectError>() {
-        let (exit, remedy) = of_connection(error);
-        return Some((exit, remedy.into()));
+        return Some(of_connection(error));
     }
     if let Some(error) = link.downcast_ref::<RunError>() {
         return of_run(error);
@@ -240,6 +239,7 @@ pub fn of_code(code: Code) -> Exit {
         Code::LeaseHeld | Code::LeaseLost | Code::StaleEpoch | Code::Busy => Exit::Locked,
         Code::WrongPassword | Code::EnrolmentRefused => Exit::WrongPassword,
         Code::Certificate | Code::NotAllowed => Exit::Certificate,
+        Code::Unreachable => Exit::Unreachable,
         Code::InvalidRequest
         | Code::Protocol
         | Code::OperationConflict
@@ -322,8 +322,8 @@ fn of_journal(error: &JournalError) -> Exit {
 }
 
 /// What a connection that did not come about means, and what to do.
-pub fn of_connection(error: &ConnectError) -> (Exit, &'static str) {
-    match error {
+pub fn of_connection(error: &ConnectError) -> (Exit, String) {
+    let (exit, remedy) = match error {
         ConnectError::Resolve { .. } => {
             (Exit::Unreachable, "correct the host name, or the name service of this machine")
         }
@@ -345,7 +345,13 @@ pub fn of_connection(error: &ConnectError) -> (Exit, &'static str) {
             Exit::Certificate,
             "it was enrolled by another coordinator, or ours is revoked or expired: `umsid doctor`",
         ),
-    }
+        ConnectError::Gateway { source, .. } => {
+            let (exit, remedy) = of_connection(source);
+            return (exit, format!("see to its gateway first: {remedy}"));
+        }
+        ConnectError::Refused { remedy, .. } => return (Exit::Unreachable, remedy.clone()),
+    };
+    (exit, remedy.into())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table, value};
+use umsid_common::address::check_address;
 use umsid_common::digest::Fingerprint;
 use umsid_common::durable::{self, Access, DurableError};
 use umsid_common::name::{ClusterName, ServerName, SiteName, TrustDomain};
@@ -14,7 +15,7 @@ use umsid_common::seal::Recipient;
 /// What new inventories begin with.
 const PREFACE: &str = "\
 # The servers `umsid` looks after. Servers are added by `umsid enroll` and taken out by `umsid servers remove`.
-# You may edit `address`, `site`, and in each cluster:
+# You may edit `address`, `via`, `site`, and in each cluster:
 #   main = \"SERVER\"            the server whose UMS ID is Main, where you want to say so yourself
 #   main_fingerprint = \"…\"     the SHA-256 fingerprint the Main UMS ID must have
 #   escrow = \"age1…\"           an age recipient that can open every backup too
@@ -60,8 +61,12 @@ impl Cluster {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Where its agent listens, `host:port`.
+    /// Where its agent listens, `host:port`; empty with `via`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
+    /// The server of its cluster whose agent leads to it. Where it is from there, that agent's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<ServerName>,
     /// Where it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteName>,
@@ -71,6 +76,21 @@ pub struct Server {
     pub serial: String,
     /// When.
     pub enrolled: Timestamp,
+}
+
+impl Server {
+    /// Where it is reached without anybody in between, `host:port`.
+    pub fn straight(&self) -> Option<&str> {
+        self.via.is_none().then_some(self.address.as_str())
+    }
+
+    /// Where it is, in words: `ums1.example.com:8643`, `through ums1`.
+    pub fn place(&self) -> String {
+        match &self.via {
+            None => self.address.clone(),
+            Some(gateway) => format!("through {gateway}"),
+        }
+    }
 }
 
 /// An inventory that cannot be used, or something that is not in it.
@@ -205,7 +225,16 @@ impl Inventory {
             let clusters = table(document.as_table_mut(), "clusters", true);
             let servers = table(table(clusters, cluster.as_str(), false), "servers", true);
             let entry = table(servers, name.as_str(), false);
-            entry["address"] = value(&server.address);
+            match &server.via {
+                None => {
+                    entry["address"] = value(&server.address);
+                    entry.remove("via");
+                }
+                Some(gateway) => {
+                    entry["via"] = value(gateway.as_str());
+                    entry.remove("address");
+                }
+            }
             match &server.site {
                 Some(site) => entry["site"] = value(site.as_str()),
                 None => drop(entry.remove("site")),
@@ -294,10 +323,12 @@ fn contradiction(inventory: &Inventory) -> Option<(String, String)> {
     let mut recipients: BTreeMap<&str, String> = BTreeMap::new();
     for (cluster, name, server) in inventory.servers() {
         let (key, who) = (format!("clusters.{cluster}.servers.{name}"), format!("{cluster}/{name}"));
-        if let Err(why) = check_address(&server.address) {
-            return Some((format!("{key}.address"), why));
+        if let Some((of, why)) = no_way(&inventory.clusters[cluster], name, server) {
+            return Some((format!("{key}.{of}"), why));
         }
-        if let Some(other) = addresses.insert(server.address.to_lowercase(), who.clone()) {
+        if server.via.is_none()
+            && let Some(other) = addresses.insert(server.address.to_lowercase(), who.clone())
+        {
             return Some((
                 format!("{key}.address"),
                 format!("`{}` is the address of {other} too", server.address),
@@ -320,27 +351,25 @@ fn contradiction(inventory: &Inventory) -> Option<(String, String)> {
     })
 }
 
-/// Whether this is `host:port`; IPv6 addresses stand in brackets.
-pub(crate) fn check_address(address: &str) -> Result<(), String> {
-    let bad = |why: &str| Err(format!("`{}` is no address: {why}", address.escape_debug()));
-    let Some((host, port)) = address.rsplit_once(':') else {
-        return bad("it must be HOST:PORT");
+/// Why a server cannot be reached as it says, and the key at fault: straight, or through one that is.
+fn no_way(cluster: &Cluster, name: &ServerName, server: &Server) -> Option<(&'static str, String)> {
+    let Some(gateway) = &server.via else {
+        return check_address(&server.address).err().map(|why| ("address", why));
     };
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return bad("its port is not a number from 1 to 65535");
-    }
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match bare {
-        Some(inside) if inside.parse::<std::net::Ipv6Addr>().is_err() => {
-            bad("no IPv6 address is in the brackets")
+    let no = |why: String| Some(("via", why));
+    match cluster.servers.get(gateway) {
+        _ if !server.address.is_empty() => {
+            no(format!("it has an `address` too: where it is from {gateway}, the agent there is told"))
         }
-        None if host.contains(':') => bad("an IPv6 address must stand in brackets"),
-        None if host.is_empty()
-            || !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) =>
-        {
-            bad("its host is no name and no IP address")
+        Some(_) if gateway == name => no("it cannot be its own gateway".into()),
+        Some(Server { via: Some(next), .. }) => {
+            no(format!("`{gateway}` is behind `{next}` itself, and a way leads through one gateway at most"))
         }
-        _ => Ok(()),
+        Some(_) => None,
+        None => {
+            let all: Vec<String> = cluster.servers.keys().map(ToString::to_string).collect();
+            no(format!("the cluster has no server `{gateway}`{}", alternatives(gateway.as_str(), &all)))
+        }
     }
 }
 

@@ -132,7 +132,7 @@ pub struct Plan {
 /// What a plan rests on, of one server. If any of it has changed, the plan is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    /// host:port
+    /// host:port, or the gateway that leads there.
     pub address: String,
     /// Where it stands.
     pub site: Option<SiteName>,
@@ -400,7 +400,7 @@ impl Facts {
 fn facts(cluster: &Cluster, survey: &Survey, verdict: &Verdict, server: &ServerName) -> Option<Facts> {
     let (entry, report) = (cluster.servers.get(server)?, survey.report(server)?);
     Some(Facts {
-        address: entry.address.clone(),
+        address: entry.place(),
         site: entry.site.clone(),
         recipient: entry.recipient.clone(),
         ums_version: report.inspection.ums_version.clone(),

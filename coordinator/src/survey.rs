@@ -92,6 +92,10 @@ pub enum SilenceKind {
     WrongServer,
     /// The agent answered, but not with a report.
     Refused,
+    /// Nothing is known of it: its gateway cannot be reached.
+    Gateway,
+    /// Its gateway leads to others only.
+    NotForwarded,
 }
 
 impl Silence {
@@ -106,6 +110,12 @@ impl Silence {
                 "the address in the inventory leads to another server: correct `address` in inventory.toml, or DNS"
             }
             SilenceKind::Refused => "run `umsid-agent doctor` on that server",
+            SilenceKind::Gateway => {
+                "see to its gateway first: that the host is up, that umsid-agent runs on it, and that its port is open to this machine"
+            }
+            SilenceKind::NotForwarded => {
+                "put the server into `servers` of [gateway] in its gateway's agent.toml, or correct `via` in inventory.toml"
+            }
         }
     }
 }
@@ -113,15 +123,16 @@ impl Silence {
 impl From<&AgentError> for Silence {
     fn from(error: &AgentError) -> Self {
         let kind = match error {
-            AgentError::Connect(ConnectError::Resolve { .. } | ConnectError::Unreachable { .. }) => {
-                SilenceKind::Unreachable
-            }
-            AgentError::Connect(ConnectError::WrongServer { .. }) => SilenceKind::WrongServer,
-            AgentError::Connect(
+            AgentError::Connect(error) => match error {
+                ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => SilenceKind::Unreachable,
+                // Whatever is wrong with its gateway: nothing is known of the server itself.
+                ConnectError::Gateway { .. } => SilenceKind::Gateway,
+                ConnectError::Refused { .. } => SilenceKind::NotForwarded,
+                ConnectError::WrongServer { .. } => SilenceKind::WrongServer,
                 ConnectError::Certificate { .. }
                 | ConnectError::Rejected { .. }
-                | ConnectError::Handshake { .. },
-            ) => SilenceKind::Certificate,
+                | ConnectError::Handshake { .. } => SilenceKind::Certificate,
+            },
             AgentError::Lost { .. } => SilenceKind::Unreachable,
             AgentError::Failure(failure) if failure.code == Code::NotAllowed => SilenceKind::Certificate,
             AgentError::Failure(_) | AgentError::Nonsense(_) => SilenceKind::Refused,

@@ -67,6 +67,8 @@ pub enum Code {
     BadJournal,
     /// A certificate, key or revocation list is of no use.
     Certificate,
+    /// A gateway does not reach the server behind it.
+    Unreachable,
     /// Anything else: a defect, or the operating system.
     Internal,
 }
@@ -99,6 +101,7 @@ const CODES: &[(Code, &str, tonic::Code)] = &[
     (Code::EnrolmentRefused, "enrolment-refused", tonic::Code::PermissionDenied),
     (Code::BadJournal, "bad-journal", tonic::Code::DataLoss),
     (Code::Certificate, "certificate", tonic::Code::FailedPrecondition),
+    (Code::Unreachable, "unreachable", tonic::Code::FailedPrecondition),
     (Code::Internal, "internal", tonic::Code::Internal),
 ];
 

@@ -21,6 +21,7 @@ use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Action, Handover, Outcome, Progress, RestoreSource, Success, Trouble};
 use umsid_proto::wire;
 use umsid_proto::wire::agent_client::AgentClient;
+use umsid_proto::wire::gateway_client::GatewayClient;
 use umsid_proto::wire::journals_client::JournalsClient;
 use umsid_proto::wire::operations_client::OperationsClient;
 use umsid_proto::wire::transfer_client::TransferClient;
@@ -204,6 +205,7 @@ pub(crate) struct Line {
     pub(crate) operations: OperationsClient<Channel>,
     pub(crate) transfer: TransferClient<Channel>,
     pub(crate) journals: JournalsClient<Channel>,
+    pub(crate) gateway: GatewayClient<Channel>,
 }
 
 pub(crate) fn lease(run: &str, epoch: u64) -> wire::LeaseRef {
@@ -223,7 +225,8 @@ impl Line {
             agent: AgentClient::new(channel.clone()),
             operations: OperationsClient::new(channel.clone()),
             transfer: TransferClient::new(channel.clone()),
-            journals: JournalsClient::new(channel),
+            journals: JournalsClient::new(channel.clone()),
+            gateway: GatewayClient::new(channel),
         }
     }
 

@@ -4,6 +4,7 @@
 mod enrolment;
 mod epochs;
 mod fake_ums;
+mod gateway;
 #[cfg(unix)]
 mod helper;
 mod house;

@@ -8,7 +8,7 @@ use crate::house::{Line, Person, RUN, Server, code_of, lease};
 
 /// Every call of the contract, with nothing in it.
 async fn every_call(line: &mut Line) -> Vec<(&'static str, Result<(), Status>)> {
-    let Line { agent, operations, transfer, journals } = line;
+    let Line { agent, operations, transfer, journals, gateway } = line;
     let start = wire::StartOperationRequest {
         id: format!("{RUN}.1.1"),
         lease: Some(lease(RUN, 1)),
@@ -32,6 +32,7 @@ async fn every_call(line: &mut Line) -> Vec<(&'static str, Result<(), Status>)> 
         ("keep", journals.keep_journal(wire::KeepJournalRequest::default()).await.map(drop)),
         ("journals", journals.list_journals(wire::ListJournalsRequest {}).await.map(drop)),
         ("read", journals.read_journal(wire::ReadJournalRequest::default()).await.map(drop)),
+        ("forward", gateway.forward(tokio_stream::iter([wire::ForwardMessage::default()])).await.map(drop)),
     ]
 }
 
@@ -59,7 +60,7 @@ async fn every_call_is_refused_to_every_role_that_may_not() {
     assert_eq!(calls(ca.observer("nagios")).await, change);
     let all = [
         "hello", "inspect", "acquire", "renew", "release", "push", "begin", "complete", "start", "watch",
-        "list", "download", "upload", "keep", "journals", "read",
+        "list", "download", "upload", "keep", "journals", "read", "forward",
     ];
     assert_eq!(calls(ca.agent("acme", "ums2")).await, all, "another agent is nobody here");
     assert_eq!(calls(ca.agent("acme", "ums1")).await, all, "nor is this one");

@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, OtherError};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -74,6 +75,40 @@ pub enum ConnectError {
         /// The alert it sent.
         why: String,
     },
+    /// It is behind a gateway, and there is no connection to that: of the server itself nothing is known.
+    #[error("{address}: no connection to its gateway")]
+    Gateway {
+        /// What was dialled.
+        address: String,
+        /// What is wrong with the gateway.
+        #[source]
+        source: Box<ConnectError>,
+    },
+    /// It is behind a gateway, and that makes no connections to it.
+    #[error("{address}: its gateway refuses: {why}")]
+    Refused {
+        /// What was dialled.
+        address: String,
+        /// As the gateway says.
+        why: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether it may be better later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Unreachable { .. } => true,
+            Self::Gateway { source, .. } => source.is_transient(),
+            Self::Handshake { .. }
+            | Self::WrongServer { .. }
+            | Self::Certificate { .. }
+            | Self::Rejected { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
 }
 
 /// How long to try.
@@ -91,6 +126,41 @@ impl Default for Patience {
     }
 }
 
+/// What TLS can be spoken over.
+pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
+
+/// A connection that comes about.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Carrier>, ConnectError>> + Send + 'a>>;
+
+/// How to get to somebody; taken anew for every connection of a channel.
+pub trait Way: Send + Sync + 'static {
+    /// What errors call the far end, as `host:port`.
+    fn name(&self) -> &str;
+
+    /// How many times the patience for a connection it may take.
+    fn legs(&self) -> u32 {
+        1
+    }
+
+    /// Opens a connection, on which TLS is spoken with the far end afterwards, or gives up at this moment.
+    fn open(&self, until: Instant) -> Opening<'_>;
+}
+
+/// Straight there: `host:port`.
+struct Straight(String);
+
+impl Way for Straight {
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn open(&self, until: Instant) -> Opening<'_> {
+        Box::pin(async move { Ok(Box::new(resolve_and_connect(&self.0, until).await?) as Box<dyn Carrier>) })
+    }
+}
+
 /// How much one stream, and all of a connection, may have in flight: bytes.
 const WINDOW: u32 = 16 * 1024 * 1024;
 
@@ -102,9 +172,19 @@ pub async fn connect(
     expected: &Identity,
     patience: &Patience,
 ) -> Result<Channel, ConnectError> {
+    connect_by(Arc::new(Straight(address.to_owned())), tls, expected, patience).await
+}
+
+/// As [`connect`], another way than straight.
+pub async fn connect_by(
+    way: Arc<dyn Way>,
+    tls: &Arc<Tls>,
+    expected: &Identity,
+    patience: &Patience,
+) -> Result<Channel, ConnectError> {
     let (tls, expected) = (tls.clone(), expected.clone());
     let config = move || tls.current().client_config(&expected);
-    channel(address, patience, config, |_| ()).await
+    channel(way, patience, config, |_| ()).await
 }
 
 /// Connects to an agent that waits for enrolment; gives the SHA-256 of the certificate it presented. With `pin`, any
@@ -112,6 +192,16 @@ pub async fn connect(
 /// channel connect again, only the very same certificate will do.
 pub async fn connect_for_enrolment(
     address: &str,
+    tls: &Arc<Tls>,
+    pin: Option<[u8; 16]>,
+    patience: &Patience,
+) -> Result<(Channel, Digest), ConnectError> {
+    connect_for_enrolment_by(Arc::new(Straight(address.to_owned())), tls, pin, patience).await
+}
+
+/// As [`connect_for_enrolment`], another way than straight.
+pub async fn connect_for_enrolment_by(
+    way: Arc<dyn Way>,
     tls: &Arc<Tls>,
     pin: Option<[u8; 16]>,
     patience: &Patience,
@@ -127,26 +217,26 @@ pub async fn connect_for_enrolment(
     let remember = move |certificate: &[u8]| {
         first.get_or_init(|| Digest::of(certificate));
     };
-    let channel = channel(address, patience, config, remember).await?;
+    let channel = channel(way.clone(), patience, config, remember).await?;
     match presented.get() {
         Some(digest) => Ok((channel, *digest)),
         None => Err(ConnectError::Handshake {
-            address: address.to_owned(),
+            address: way.name().to_owned(),
             why: "there was no certificate".into(),
         }),
     }
 }
 
 async fn channel(
-    address: &str,
+    way: Arc<dyn Way>,
     patience: &Patience,
     config: impl Fn() -> ClientConfig + Clone + Send + Sync + 'static,
     certificate: impl Fn(&[u8]) + Clone + Send + Sync + 'static,
 ) -> Result<Channel, ConnectError> {
-    let (dialled, deadline) = (address.to_owned(), patience.connect);
+    let (taken, deadline) = (way.clone(), patience.connect * way.legs());
     let connector = tower::service_fn(move |_| {
-        let (dialled, config, certificate) = (dialled.clone(), config.clone(), certificate.clone());
-        async move { dial(&dialled, config(), certificate, deadline).await.map(TokioIo::new) }
+        let (way, config, certificate) = (taken.clone(), config.clone(), certificate.clone());
+        async move { dial(&*way, config(), certificate, deadline).await.map(TokioIo::new) }
     });
     // The connector decides where to; this is only what HTTP/2 wants to see in every request.
     Endpoint::from_static("http://umsid-agent")
@@ -158,21 +248,21 @@ async fn channel(
         .connect_with_connector(connector)
         .await
         .map_err(|error| {
-            let why = || innermost(&error);
+            let (address, why) = (way.name(), || innermost(&error));
             connection_fault(address, &error)
                 .unwrap_or_else(|| ConnectError::Unreachable { address: address.to_owned(), why: why() })
         })
 }
 
-type Dialled = BufReader<TlsStream<TcpStream>>;
+type Dialled = BufReader<TlsStream<Box<dyn Carrier>>>;
 
 async fn dial(
-    address: &str,
+    way: &dyn Way,
     config: ClientConfig,
     certificate: impl Fn(&[u8]),
     deadline: Duration,
 ) -> Result<Dialled, ConnectError> {
-    let until = Instant::now() + deadline;
+    let (until, address) = (Instant::now() + deadline, way.name());
     let late = |doing: &str| format!("{doing} took longer than {deadline:?}");
     // Silence, an end or a reset says nothing of who is there: only words of the other side can be the wrong ones.
     let unreachable = |why| ConnectError::Unreachable { address: address.to_owned(), why };
@@ -180,23 +270,8 @@ async fn dial(
         fault_of_io(address, error).unwrap_or_else(|| unreachable(format!("{doing} broke off: {error}")))
     };
 
-    let resolved = tokio::time::timeout_at(until, tokio::net::lookup_host(address)).await;
-    let addresses: Vec<_> = match resolved {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            return Err(ConnectError::Resolve { address: address.to_owned(), why: error.to_string() });
-        }
-        Err(_) => {
-            return Err(ConnectError::Resolve {
-                address: address.to_owned(),
-                why: late("looking up the name"),
-            });
-        }
-    };
-    let tcp = connect_tcp(address, &addresses, until).await;
-    let tcp = tcp.map_err(unreachable)?;
-
-    let connecting = TlsConnector::from(Arc::new(config)).connect(nobody(), tcp);
+    let opened = way.open(until).await?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(nobody(), opened);
     let stream = match tokio::time::timeout_at(until, connecting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(broken("the handshake", &error)),
@@ -216,6 +291,22 @@ async fn dial(
         Ok(Err(error)) => Err(broken("after the handshake the connection", &error)),
         Err(_) => Err(unreachable(late("the first answer after the handshake"))),
     }
+}
+
+/// A connection to `host:port`.
+///
+/// # Errors
+/// [`ConnectError::Resolve`] or [`ConnectError::Unreachable`].
+pub async fn resolve_and_connect(address: &str, until: Instant) -> Result<TcpStream, ConnectError> {
+    let unresolved = |why| ConnectError::Resolve { address: address.to_owned(), why };
+    let addresses: Vec<_> = match tokio::time::timeout_at(until, tokio::net::lookup_host(address)).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => return Err(unresolved(error.to_string())),
+        Err(_) => return Err(unresolved("looking up the name took too long".into())),
+    };
+    connect_tcp(address, &addresses, until)
+        .await
+        .map_err(|why| ConnectError::Unreachable { address: address.to_owned(), why })
 }
 
 /// The first of these addresses of `dialled` that answers; each gets its share of the time left.

@@ -5,6 +5,7 @@ const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73e
 fn server() -> Server {
     Server {
         address: "ums1:8643".into(),
+        via: None,
         site: None,
         recipient: RECIPIENT.parse().unwrap(),
         serial: "4a".into(),

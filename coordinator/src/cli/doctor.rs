@@ -135,7 +135,7 @@ async fn examine(context: &Context) -> Vec<Finding> {
         // Not by `Context::agents`: that would renew what is to be examined.
         match Tls::load(home.tls_files()) {
             Ok(tls) => {
-                let agents = Agents::new(tls, inventory.trust_domain.clone());
+                let agents = Agents::new(tls, inventory.trust_domain.clone()).with_gateways(&inventory);
                 findings.extend(servers(&agents, &inventory, &authority).await);
             }
             Err(error) => findings.push(fail("connections", error)),
@@ -169,7 +169,11 @@ async fn servers(agents: &Agents, inventory: &Inventory, authority: &Authority) 
         let (agents, cluster, name, server) = (agents.clone(), cluster.clone(), name.clone(), server.clone());
         dialled.spawn(async move {
             let answer = agents.dial(&cluster, &name, &server).await;
-            (format!("{cluster}/{name} at {}", server.address), answer)
+            let place = match &server.via {
+                None => format!("at {}", server.address),
+                Some(gateway) => format!("through {gateway}"),
+            };
+            (format!("{cluster}/{name} {place}"), answer)
         });
     }
     let mut answers = dialled.join_all().await;

@@ -9,6 +9,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
+use umsid_common::address::check_address;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_common::pairing::{PairingCode, Secret};
 use umsid_common::tls::Patience;
@@ -21,7 +22,7 @@ use crate::authority::Authority;
 use crate::enrolment::{Candidate, Enrolled, EnrolmentError, JoinFiles, Registrar};
 use crate::exit::{Exit, Refusal};
 use crate::home::Home;
-use crate::inventory::{Inventory, check_address};
+use crate::inventory::Inventory;
 
 /// How long to wait before asking a server again whether its agent waits to be enrolled.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -36,10 +37,12 @@ Examples:
   umsid enroll --join-files ./join --cluster hamburg ums1 ums2 ums3 --wait 30m
       makes ./join/ums1.join …; put each on its server, run `umsid-agent enroll --join FILE` there;
       the same command again goes on where it was
+  umsid enroll ums4 --via ums1 --cluster hamburg
+      a server that only ums1 reaches: where it is from there, `[gateway]` in the agent.toml of ums1 says
 
 A code given with --code can be seen by others on this machine while the command runs; `--code -` and the prompt cannot.")]
 pub(super) struct Enroll {
-    /// Servers by host name or address; the port is 8643 unless given
+    /// Servers by host name or address, the port is 8643 unless given; with --via by the names they are to have
     #[arg(required = true, value_name = "HOST[:PORT]")]
     hosts: Vec<String>,
     /// The UMS installation they belong to
@@ -51,6 +54,9 @@ pub(super) struct Enroll {
     /// Name of the server here [default: its host name]
     #[arg(long)]
     name: Option<ServerName>,
+    /// The server of the cluster whose agent leads to them, as their gateway
+    #[arg(long, value_name = "SERVER", conflicts_with = "name")]
+    via: Option<ServerName>,
     /// The code `umsid-agent enroll` printed; `-`: from standard input [default: ask]
     #[arg(long, conflicts_with = "join_files")]
     code: Option<String>,
@@ -79,6 +85,9 @@ struct Row {
 impl Enroll {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let inventory = context.inventory()?;
+        if let Some(gateway) = &self.via {
+            inventory.server(&self.cluster, gateway)?;
+        }
         let candidates =
             self.hosts.iter().map(|host| self.candidate(host)).collect::<anyhow::Result<Vec<_>>>()?;
         twice(&candidates)?;
@@ -95,6 +104,9 @@ impl Enroll {
 
     fn candidate(&self, host: &str) -> anyhow::Result<Candidate> {
         let usage = |why: String| Refusal::new(Exit::Usage, why);
+        if let Some(gateway) = &self.via {
+            return self.behind(host, gateway);
+        }
         let bare_ipv6 = host.parse::<std::net::Ipv6Addr>().is_ok();
         let has_port = !bare_ipv6 && host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
         let address = match (bare_ipv6, has_port) {
@@ -120,7 +132,26 @@ impl Enroll {
                 })?
             }
         };
-        Ok(Candidate { cluster: self.cluster.clone(), name, site: self.site.clone(), address })
+        let (cluster, site) = (self.cluster.clone(), self.site.clone());
+        Ok(Candidate { cluster, name, site, address, via: None })
+    }
+
+    /// A server behind a gateway, which knows it by its name.
+    fn behind(&self, name: &str, gateway: &ServerName) -> anyhow::Result<Candidate> {
+        let name: ServerName = name.parse().map_err(|error| {
+            Refusal::new(Exit::Usage, format!("`{name}` does not do as a name"))
+                .because(anyhow::Error::new(error))
+                .remedy(format!(
+                    "with --via a server is called by its name; its address stands in the agent.toml of {gateway}"
+                ))
+        })?;
+        if name == *gateway {
+            return Err(Refusal::new(Exit::Usage, format!("{name} cannot be its own gateway"))
+                .remedy("enrol the gateway itself without --via")
+                .into());
+        }
+        let (cluster, site) = (self.cluster.clone(), self.site.clone());
+        Ok(Candidate { cluster, name, site, address: String::new(), via: Some(gateway.clone()) })
     }
 
     async fn by_code(
@@ -283,10 +314,11 @@ impl Waiter {
 
 fn twice(candidates: &[Candidate]) -> anyhow::Result<()> {
     for (at, one) in candidates.iter().enumerate() {
-        if let Some(other) =
-            candidates[..at].iter().find(|other| other.name == one.name || other.address == one.address)
-        {
-            let what = format!("{} and {} are one server, or have one name", other.address, one.address);
+        let same = |other: &&Candidate| {
+            other.name == one.name || (one.via.is_none() && other.address == one.address)
+        };
+        if let Some(other) = candidates[..at].iter().find(same) {
+            let what = format!("{} and {} are one server, or have one name", other.place(), one.place());
             return Err(Refusal::new(Exit::Usage, what).remedy("name each server once").into());
         }
     }
@@ -332,7 +364,7 @@ fn row_of(candidate: &Candidate, result: &Result<Enrolled, EnrolmentError>) -> R
     Row {
         cluster: candidate.cluster.clone(),
         server: candidate.name.clone(),
-        address: candidate.address.clone(),
+        address: candidate.place(),
         state,
         detail,
         certificate_until,
@@ -343,7 +375,7 @@ fn already(candidate: &Candidate) -> Row {
     Row {
         cluster: candidate.cluster.clone(),
         server: candidate.name.clone(),
-        address: candidate.address.clone(),
+        address: candidate.place(),
         state: "enrolled",
         detail: "since an earlier time".into(),
         certificate_until: None,

@@ -183,7 +183,10 @@ impl Situation {
             let silence = answer.report.as_ref().err()?;
             let kind = match silence.kind {
                 SilenceKind::Certificate | SilenceKind::WrongServer => RefusalKind::Certificate,
-                SilenceKind::Unreachable | SilenceKind::Refused => RefusalKind::Unreachable,
+                SilenceKind::Unreachable
+                | SilenceKind::Refused
+                | SilenceKind::Gateway
+                | SilenceKind::NotForwarded => RefusalKind::Unreachable,
             };
             let what = format!("{server} did not answer: {}", silence.causes.join(": "));
             Some(Refusal { kind, what, remedy: silence.remedy().to_owned() })

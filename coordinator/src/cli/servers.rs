@@ -5,20 +5,24 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
+use umsid_common::address::check_address;
 use umsid_common::name::{ClusterName, Identity, Role, ServerName, SiteName};
 
 use super::printout::{Cell, Tone};
 use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Server};
 
-/// List the enrolled servers, or take one out
+/// List the enrolled servers, say where one is reached now, or take one out
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   umsid servers
   umsid servers -o json
+  umsid servers set hamburg/ums2 --address ums2.example.com:8643
+  umsid servers set hamburg/ums3 --via ums1
+      ums3 is reached through the agent of ums1: where it is from there, `[gateway]` in the agent.toml of ums1 says
   umsid servers remove hamburg/ums3
 
 Removing a server revokes its certificate; what the agent keeps on that server, its safety backups among it, stays there.")]
@@ -29,6 +33,14 @@ pub(super) struct Servers {
 
 #[derive(Debug, Subcommand)]
 enum Change {
+    /// Say where a server is reached from now on
+    Set {
+        /// Which
+        #[arg(value_name = "CLUSTER/SERVER")]
+        server: Which,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Revoke a server's certificate and take it out of the inventory
     Remove {
         /// Which
@@ -40,6 +52,21 @@ enum Change {
         #[command(flatten)]
         passphrase: ask::Passphrase,
     },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// Where its agent listens
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    address: Option<String>,
+    /// The server of the cluster whose agent leads to it, as its gateway
+    #[arg(long, value_name = "SERVER")]
+    via: Option<ServerName>,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    check_address(text).map(|()| text.to_lowercase())
 }
 
 /// CLUSTER/SERVER
@@ -66,10 +93,20 @@ struct Row<'a> {
     cluster: &'a ClusterName,
     server: &'a ServerName,
     site: Option<&'a SiteName>,
-    address: &'a str,
+    address: Option<&'a str>,
+    via: Option<&'a ServerName>,
     named_main: bool,
     enrolled: Timestamp,
     certificate_until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Moved<'a> {
+    cluster: &'a ClusterName,
+    server: &'a ServerName,
+    address: Option<&'a str>,
+    via: Option<&'a ServerName>,
+    answers: bool,
 }
 
 #[derive(Serialize)]
@@ -85,6 +122,7 @@ impl Servers {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.command {
             None => list(context),
+            Some(Change::Set { server, place }) => set(context, &server, place).await,
             Some(Change::Remove { server, yes, passphrase }) => {
                 remove(context, server, yes, &passphrase).await
             }
@@ -106,7 +144,8 @@ fn list(context: &Context) -> anyhow::Result<Exit> {
             cluster,
             server: name,
             site: server.site.as_ref(),
-            address: &server.address,
+            address: server.straight(),
+            via: server.via.as_ref(),
             named_main: inventory.clusters[cluster].main.as_ref() == Some(name),
             enrolled: server.enrolled,
             certificate_until: authority
@@ -136,15 +175,56 @@ fn list(context: &Context) -> anyhow::Result<Exit> {
             Cell::plain(row.cluster),
             Cell::plain(row.server),
             Cell::plain(row.site.map(SiteName::as_str).unwrap_or_default()),
-            Cell::plain(row.address),
+            Cell::plain(row.address.unwrap_or_default()),
+            Cell::plain(row.via.map(ServerName::as_str).unwrap_or_default()),
             Cell::plain(if row.named_main { "named main" } else { "" }),
             Cell::plain(day(row.enrolled)),
             until,
         ]
     });
-    let header = ["CLUSTER", "SERVER", "SITE", "ADDRESS", "NOTE", "ENROLLED", "CERTIFICATE UNTIL"];
-    context.out.table_without(&header, cells.collect(), &["ENROLLED", "CERTIFICATE UNTIL"])?;
+    let mut header =
+        vec!["CLUSTER", "SERVER", "SITE", "ADDRESS", "VIA", "NOTE", "ENROLLED", "CERTIFICATE UNTIL"];
+    let mut cells: Vec<_> = cells.collect();
+    if rows.iter().all(|row| row.via.is_none()) {
+        let via = 4;
+        header.remove(via);
+        cells.iter_mut().for_each(|row| drop(row.remove(via)));
+    }
+    context.out.table_without(&header, cells, &["ENROLLED", "CERTIFICATE UNTIL"])?;
     Ok(Exit::Success)
+}
+
+async fn set(
+    context: &Context,
+    Which { cluster, server }: &Which,
+    Place { address, via }: Place,
+) -> anyhow::Result<Exit> {
+    context.home.open()?;
+    let lock = context.home.lock().await?;
+    let before = context.inventory()?;
+    let entry =
+        Server { address: address.unwrap_or_default(), via, ..before.server(cluster, server)?.clone() };
+    let inventory = Inventory::put(&context.home.inventory_path(), cluster, server, &entry)?;
+    drop(lock);
+
+    let agents = context.agents(&inventory, &context.authority()?)?;
+    let answer = agents.dial(cluster, server, &entry).await;
+    let moved = Moved {
+        cluster,
+        server,
+        address: entry.straight(),
+        via: entry.via.as_ref(),
+        answers: answer.is_ok(),
+    };
+    match context.out.format() {
+        Format::Json => context.out.json(&moved)?,
+        Format::Table => context.out.text(format_args!("{cluster}/{server}: {}", entry.place()))?,
+    }
+    match answer {
+        Ok(_) => Ok(Exit::Success),
+        Err(error) => Err(anyhow::Error::new(error)
+            .context(format!("the inventory is changed, but {server} does not answer there"))),
+    }
 }
 
 async fn remove(
@@ -155,6 +235,7 @@ async fn remove(
 ) -> anyhow::Result<Exit> {
     let inventory = context.inventory()?;
     inventory.server(&cluster, &server)?;
+    refuse_gateway(&inventory, &cluster, &server)?;
     let question = format!("Revoke the certificate of {cluster}/{server} and take it out of the inventory?");
     if !ask::yes(yes, &question)? {
         return Err(Refusal::new(Exit::Failed, "nothing was changed").into());
@@ -188,6 +269,22 @@ async fn remove(
         removed.server
     ));
     Ok(Exit::Success)
+}
+
+/// What leads to others goes after them.
+fn refuse_gateway(inventory: &Inventory, cluster: &ClusterName, server: &ServerName) -> anyhow::Result<()> {
+    let servers = &inventory.cluster(cluster)?.servers;
+    let behind: Vec<_> = servers
+        .iter()
+        .filter(|(_, entry)| entry.via.as_ref() == Some(server))
+        .map(|(name, _)| name.to_string())
+        .collect();
+    let Some(first) = behind.first() else { return Ok(()) };
+    let what = format!("{cluster}/{server} is the gateway to {}; nothing was changed", behind.join(", "));
+    let remedy = format!(
+        "say how they are reached without it, as `umsid servers set {cluster}/{first} --address HOST:PORT`, or remove them first"
+    );
+    Err(Refusal::new(Exit::Usage, what).remedy(remedy).into())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::printout::{Cell, Tone};
 use super::runs::open_journal;
 use super::{Context, Format, day};
 use crate::exit::Exit;
-use crate::inventory::Cluster;
+use crate::inventory::{Cluster, Server};
 use crate::journal::JournalError;
 use crate::survey::{self, Assessment, MainServer, Named, Report, Silence, Survey, SyncState};
 
@@ -82,7 +82,8 @@ struct Counts {
 struct ServerDocument<'a> {
     server: &'a ServerName,
     site: Option<&'a SiteName>,
-    address: &'a str,
+    address: Option<&'a str>,
+    via: Option<&'a ServerName>,
     state: SyncState,
     evidence: &'a str,
     fingerprint: Option<Fingerprint>,
@@ -292,10 +293,12 @@ impl Seen {
     ) -> ServerDocument<'a> {
         let answer = self.survey.servers.get(server);
         let report = self.survey.report(server);
+        let entry = self.cluster.servers.get(server);
         ServerDocument {
             server,
             site: answer.and_then(|answer| answer.site.as_ref()),
-            address: self.cluster.servers.get(server).map_or("", |server| server.address.as_str()),
+            address: entry.and_then(Server::straight),
+            via: entry.and_then(|entry| entry.via.as_ref()),
             state: verdict.state,
             evidence: &verdict.evidence,
             fingerprint: verdict.fingerprint,

@@ -136,6 +136,7 @@ mod tests {
             name: "ums1".parse().unwrap(),
             site: None,
             address: "ums1:8643".into(),
+            via: None,
         }
     }
 

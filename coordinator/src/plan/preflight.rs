@@ -101,7 +101,10 @@ fn silent_servers(basis: &Basis<'_>, request: &Request, plan: &Plan, found: &mut
         }
         let kind = match silence.kind {
             SilenceKind::Certificate | SilenceKind::WrongServer => RefusalKind::Certificate,
-            SilenceKind::Unreachable | SilenceKind::Refused => RefusalKind::Unreachable,
+            SilenceKind::Unreachable
+            | SilenceKind::Refused
+            | SilenceKind::Gateway
+            | SilenceKind::NotForwarded => RefusalKind::Unreachable,
         };
         let mut remedy = silence.remedy().to_owned();
         if request.only.is_empty() {

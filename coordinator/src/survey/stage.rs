@@ -93,6 +93,7 @@ impl Stage {
             survey.servers.insert(name(server), Answer { site: None, report: Ok(report) });
             let entry = Server {
                 address: format!("127.0.0.1:{}", 9000 + number),
+                via: None,
                 site: None,
                 recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
                     .parse()

@@ -257,6 +257,7 @@ fn certificates_in_their_last_third_are_renewed_in_passing() {
         name: "ums1".parse().unwrap(),
         site: None,
         address: host.address(),
+        via: None,
     };
     let agents = Agents::new(tls, us.trust_domain);
     let registrar =

@@ -2,9 +2,11 @@
 
 use crate::root;
 
-/// Words of fields by which a file or a program could be named.
-const BANNED: &[&str] =
-    &["path", "file", "dir", "folder", "command", "program", "script", "shell", "arg", "env", "url"];
+/// Words of fields by which a file, a program or a place in a network could be named.
+const BANNED: &[&str] = &[
+    "path", "file", "dir", "folder", "command", "program", "script", "shell", "arg", "env", "url", "address",
+    "port",
+];
 
 /// What agents tell, and never take.
 const TOLD: &[(&str, &str)] = &[
@@ -36,7 +38,7 @@ fn no_message_has_a_field_for_a_path_or_a_command() {
             if banned {
                 assert!(
                     TOLD.contains(&(message.as_str(), name)),
-                    "{message}.{name} names a file or a program"
+                    "{message}.{name} names a file, a program or a place"
                 );
                 told += 1;
             }

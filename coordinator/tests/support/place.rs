@@ -116,6 +116,13 @@ impl Place {
         enrol_with(&self.state(), CLUSTER, place, server, site, &["--again"]);
     }
 
+    /// Enrols a server again, whose agent does not run, through the agent of another.
+    pub(crate) fn enrol_through(&self, gateway: &str, server: &str) {
+        let site = &self.lab.server(server).unwrap().site;
+        let whom = [server, "--via", gateway, "--site", site, "--cluster", CLUSTER];
+        enrol_as(&self.state(), self.dir.path(), server, &["--again"], &whom);
+    }
+
     fn configure(&self, server: &umsid_lab::Server, ums: &str, host: Option<&Host>) {
         let dir = agent_dir(self.dir.path(), &server.name);
         std::fs::create_dir(&dir).unwrap();
@@ -343,6 +350,12 @@ fn enrol(place: &Path, server: &str, site: &str) {
 }
 
 fn enrol_with(state: &Path, cluster: &str, place: &Path, server: &str, site: &str, how: &[&str]) {
+    let address = address(place, server);
+    enrol_as(state, place, server, how, &[&address, "--name", server, "--site", site, "--cluster", cluster]);
+}
+
+/// The agent is told `how`, and the coordinator `whom`.
+fn enrol_as(state: &Path, place: &Path, server: &str, how: &[&str], whom: &[&str]) {
     let config = agent_dir(place, server).join("agent.toml");
     let mut agent = on_host(place, server, &agent_program())
         .arg("--config")
@@ -355,10 +368,7 @@ fn enrol_with(state: &Path, cluster: &str, place: &Path, server: &str, site: &st
         .unwrap();
     let mut code = String::new();
     BufReader::new(agent.stdout.take().expect("it is piped")).read_line(&mut code).unwrap();
-    let address = address(place, server);
-    let arguments =
-        ["enroll", &address, "--name", server, "--site", site, "--cluster", cluster, "--code", code.trim()];
-    umsid(state, &[], &arguments).exits(0);
+    umsid(state, &[], &[&["enroll"], whom, &["--code", code.trim()]].concat()).exits(0);
     let status = wait_for_blocking("the agent to be enrolled", SOON, || agent.try_wait().unwrap());
     assert!(status.success(), "{status}");
 }

@@ -32,6 +32,8 @@ mod disk;
 #[cfg(unix)]
 mod frozen;
 #[cfg(unix)]
+mod gateway;
+#[cfg(unix)]
 mod helper;
 #[cfg(unix)]
 mod link;
@@ -64,6 +66,8 @@ fn main() -> std::process::ExitCode {
         clocks::TESTS,
         disk::TESTS,
         frozen::TESTS,
+        gateway::TESTS,
+        gateway::AT_HOME,
         helper::TESTS,
         partition::TESTS,
         reboot::TESTS,

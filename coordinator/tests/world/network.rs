@@ -186,6 +186,14 @@ impl Network {
         }
     }
 
+    /// From now on no way leads from the coordinator to this host, as behind a NAT: other hosts of its site reach it.
+    pub(crate) fn hide(&self, host: &str) {
+        let (_, address) = &self.hosts[host];
+        let (site, _) = address.rsplit_once('.').expect("an address has dots");
+        let rule = format!("-w -A INPUT -s {site}.1 -j DROP");
+        self.on(host, Path::new("iptables"), &rule.split(' ').collect::<Vec<_>>());
+    }
+
     /// The host can be heard again.
     pub(crate) fn unsilence(&self, host: &str) {
         self.on(host, Path::new("iptables"), &["-w", "-F"]);

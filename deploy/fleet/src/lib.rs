@@ -239,7 +239,7 @@ fn enrol(
         enrolment: Some(enrolment),
     })?;
     let (site, enrolled) = (Some("site1".parse()?), Timestamp::now());
-    Ok(Server { address: String::new(), site, recipient, serial: issued.serial, enrolled })
+    Ok(Server { address: String::new(), via: None, site, recipient, serial: issued.serial, enrolled })
 }
 
 /// An agent in a thread and a runtime of its own, so that it ends like a process that is killed: every task where it stands.

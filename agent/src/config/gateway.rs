@@ -1,0 +1,46 @@
+//! Servers that coordinators reach through this agent.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use umsid_common::address::check_address;
+use umsid_common::name::ServerName;
+
+/// `[gateway]`: servers of this cluster that coordinators reach through this agent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// By the names they are enrolled under: where their agents are from here. With none of them this agent is no gateway.
+    pub servers: BTreeMap<ServerName, Behind>,
+    /// Connections through this agent at once.
+    pub connections: usize,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { servers: BTreeMap::new(), connections: 64 }
+    }
+}
+
+impl Gateway {
+    pub(super) fn unusable(&self) -> Option<(&'static str, String)> {
+        (self.connections == 0).then(|| ("gateway.connections", "it must be more than 0".to_owned()))
+    }
+}
+
+/// Where a server is, as its gateway sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Behind {
+    /// Its agent listens there, `host:port`.
+    Address(String),
+}
+
+impl TryFrom<String> for Behind {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        check_address(&text)?;
+        Ok(Self::Address(text))
+    }
+}
