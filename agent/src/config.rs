@@ -12,7 +12,7 @@ use umsid_common::telemetry::LogFormat;
 mod gateway;
 mod sections;
 
-pub use gateway::{Behind, Gateway};
+pub use gateway::{Address, Behind, Gateway, Tunnel};
 pub use sections::{Health, Limits, Log, Output, Service, ServiceKind, StopServer, Timeouts, Ums, UseExport};
 
 /// The longest duration that is taken: a longer one would reach past the end of the clock that measures it.
@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// Servers that coordinators reach through this agent.
     pub gateway: Gateway,
+    /// Gateways this agent keeps a tunnel to.
+    pub tunnel: Tunnel,
     /// Log lines.
     pub log: Log,
 }
@@ -59,6 +61,7 @@ impl Default for Config {
             output: Output::default(),
             limits: Limits::default(),
             gateway: Gateway::default(),
+            tunnel: Tunnel::default(),
             log: Log::default(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use umsid_common::tls::resolve_and_connect;
+use umsid_common::tls::{self, Files, Patience, Tls, resolve_and_connect};
 use umsid_proto::failure::Failure;
 use umsid_proto::model::{Evidence, Label, RawOutput};
 
@@ -14,6 +14,7 @@ use crate::config::{Behind, Config};
 use crate::journals;
 use crate::owner;
 use crate::state::damage;
+use crate::tunnel;
 use crate::ums::identity;
 use crate::ums::local::LocalUms;
 use crate::ums::{Findings, Ums as _};
@@ -47,7 +48,7 @@ pub async fn show(config: &Config, helper: &Path, out: &mut (impl Write + Send))
     let findings = ums.look(false).await;
     let mut lines = Lines { out };
     let answers = show_agent(&mut lines, config, user, helper).await?;
-    let leads = show_gateway(&mut lines, config).await?;
+    let leads = show_gateway(&mut lines, config).await? & show_tunnels(&mut lines, config).await?;
     lines.title("installation")?;
     lines.say("umsadmin-cli", &installation.umsadmin_cli.to_string())?;
     lines.say("install directory", &directory)?;
@@ -135,8 +136,12 @@ async fn show_gateway<W: Write>(lines: &mut Lines<'_, W>, config: &Config) -> io
         return Ok(true);
     }
     lines.title("gateway")?;
-    let tried = config.gateway.servers.iter().map(async |(server, Behind::Address(address))| {
-        (server, address, resolve_and_connect(address, Instant::now() + ACCEPT).await)
+    let with_address = config.gateway.servers.iter().filter_map(|(server, behind)| match behind {
+        Behind::Address(address) => Some((server, address)),
+        Behind::Tunnel => None,
+    });
+    let tried = with_address.map(async |(server, address)| {
+        (server, address, resolve_and_connect(address.as_str(), Instant::now() + ACCEPT).await)
     });
     let mut all = true;
     for (server, address, connected) in join_all(tried).await {
@@ -148,6 +153,43 @@ async fn show_gateway<W: Write>(lines: &mut Lines<'_, W>, config: &Config) -> io
                 lines.say(
                     "what to do",
                     &format!("check that {server} is up, and `servers` of [gateway] in agent.toml"),
+                )?;
+            }
+        }
+    }
+    for (server, _) in config.gateway.servers.iter().filter(|(_, behind)| **behind == Behind::Tunnel) {
+        lines.say(server.as_str(), "calls by itself: the agent's log says when its tunnel is open")?;
+    }
+    Ok(all)
+}
+
+/// Whether the gateways this agent keeps tunnels to can be called from here, and are who they should be.
+async fn show_tunnels<W: Write>(lines: &mut Lines<'_, W>, config: &Config) -> io::Result<bool> {
+    if config.tunnel.gateways.is_empty() {
+        return Ok(true);
+    }
+    lines.title("tunnel")?;
+    let tls = match Tls::load(Files::in_dir(&config.state_dir)) {
+        Ok(tls) => tls,
+        Err(error) => return lines.say("certificates", &chain(&error)).map(|()| false),
+    };
+    let me = tls.current().identity().clone();
+    let patience = Patience { connect: ACCEPT, ..Patience::default() };
+    let called = config.tunnel.gateways.iter().map(async |(gateway, address)| {
+        let expected = tunnel::gateway_of(&me, gateway);
+        (gateway, address, tls::connect(address.as_str(), &tls, &expected, &patience).await)
+    });
+    let mut all = true;
+    for (gateway, address, connected) in join_all(called).await {
+        match connected {
+            Ok(_) => lines
+                .say(gateway.as_str(), &format!("{address}: it is {gateway}, and takes our certificate"))?,
+            Err(error) => {
+                all = false;
+                lines.say(gateway.as_str(), &chain(&error))?;
+                lines.say(
+                    "what to do",
+                    &format!("check that {gateway} is up, and `gateways` of [tunnel] in agent.toml"),
                 )?;
             }
         }

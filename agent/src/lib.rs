@@ -39,6 +39,7 @@ mod rpc;
 #[cfg(windows)]
 mod scm;
 mod spool;
+mod tunnel;
 mod vault;
 
 pub use config::Config;

@@ -61,6 +61,10 @@ pub enum Verb {
     ReadJournal,
     /// Gateway/Forward
     Forward,
+    /// Gateway/KeepTunnel
+    KeepTunnel,
+    /// Gateway/Answer
+    Answer,
 }
 
 const VERBS: &[(&str, Verb)] = &[
@@ -81,6 +85,8 @@ const VERBS: &[(&str, Verb)] = &[
     ("/umsid.v1.Journals/ListJournals", Verb::ListJournals),
     ("/umsid.v1.Journals/ReadJournal", Verb::ReadJournal),
     ("/umsid.v1.Gateway/Forward", Verb::Forward),
+    ("/umsid.v1.Gateway/KeepTunnel", Verb::KeepTunnel),
+    ("/umsid.v1.Gateway/Answer", Verb::Answer),
 ];
 
 impl Verb {
@@ -105,8 +111,15 @@ impl Verb {
             | Self::Upload
             | Self::KeepJournal
             | Self::ListJournals
-            | Self::ReadJournal => false,
+            | Self::ReadJournal
+            | Self::KeepTunnel
+            | Self::Answer => false,
         }
+    }
+
+    /// Whether it is for agents that keep a tunnel, and for nobody else; for which of them, the gateway's configuration says.
+    fn is_of_tunnels(self) -> bool {
+        matches!(self, Self::KeepTunnel | Self::Answer)
     }
 
     /// How long it may take until it answers. An upload has deadlines of its own; an inspection runs several programs,
@@ -123,9 +136,9 @@ impl Verb {
 /// The one decision.
 pub fn may(role: &Role, verb: Verb) -> bool {
     match role {
-        Role::Coordinator(_) => true,
+        Role::Coordinator(_) => !verb.is_of_tunnels(),
         Role::Observer(_) => verb.only_looks(),
-        Role::Agent { .. } => false,
+        Role::Agent { .. } => verb.is_of_tunnels(),
     }
 }
 
@@ -232,7 +245,7 @@ impl Service<http::Request<Body>> for Door {
             }
             Verb::Download | Verb::Upload => self.transfer.call(request),
             Verb::KeepJournal | Verb::ListJournals | Verb::ReadJournal => self.journals.call(request),
-            Verb::Forward => self.gateway.call(request),
+            Verb::Forward | Verb::KeepTunnel | Verb::Answer => self.gateway.call(request),
         };
         let Some(deadline) = verb.deadline() else { return answer };
         Box::pin(async move {
@@ -249,12 +262,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn observers_only_look_and_agents_do_nothing() {
+    fn observers_only_look_and_agents_keep_tunnels_at_most() {
         let role = |text: &str| format!("spiffe://t/{text}").parse::<Identity>().unwrap().role;
         for (path, verb) in VERBS {
             assert_eq!(Verb::of_path(path), Some(*verb));
-            assert!(may(&role("coordinator/anna"), *verb));
-            assert!(!may(&role("agent/c/s"), *verb));
+            let tunnels = [Verb::KeepTunnel, Verb::Answer].contains(verb);
+            assert_eq!(may(&role("coordinator/anna"), *verb), !tunnels, "{verb:?}");
+            assert_eq!(may(&role("agent/c/s"), *verb), tunnels, "{verb:?}");
             let looks =
                 [Verb::Hello, Verb::Inspect, Verb::WatchOperation, Verb::ListOperations, Verb::Forward];
             assert_eq!(may(&role("observer/nagios"), *verb), looks.contains(verb), "{verb:?}");

@@ -10,7 +10,7 @@ use umsid_common::seal::{SealError, SealKey};
 use umsid_common::tls::{Limits, Listener, Tls, TlsError};
 
 use crate::certificates::Renewal;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::exec;
 use crate::gateway::Gateway;
 use crate::host::Host;
@@ -21,6 +21,7 @@ use crate::peer::Door;
 use crate::rpc::{AgentRpc, GatewayRpc, JournalsRpc, OperationsRpc, TransferRpc};
 use crate::spool::Spool;
 use crate::state::{StateDir, StateError};
+use crate::tunnel;
 use crate::ums::Ums;
 use crate::vault::Vault;
 
@@ -111,6 +112,7 @@ pub struct Agent {
     host: Arc<Host>,
     operations: Arc<Operations>,
     gateway: Arc<Gateway>,
+    tunnel: config::Tunnel,
     listener: Listener,
     address: SocketAddr,
 }
@@ -164,7 +166,7 @@ impl Agent {
             ums_version: Mutex::default(),
         });
         let operations = Operations::load(host.clone())?;
-        let gateway = Gateway::new(&config.gateway, host.me.server.clone(), host.deadlines.idle);
+        let gateway = Gateway::new(&config.gateway, host.me.clone(), host.deadlines.idle);
         let limits = Limits {
             handshake: config.limits.handshake,
             handshakes: config.limits.handshakes,
@@ -174,7 +176,14 @@ impl Agent {
         let listener = Listener::bind(config.listen, tls, limits).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         operations.recover();
-        Ok(Self { host, operations, gateway: Arc::new(gateway), listener, address })
+        Ok(Self {
+            host,
+            operations,
+            gateway: Arc::new(gateway),
+            tunnel: config.tunnel.clone(),
+            listener,
+            address,
+        })
     }
 
     /// Where it listens.
@@ -193,7 +202,7 @@ impl Agent {
     /// # Errors
     /// None that a client could cause.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), tonic::transport::Error> {
-        let Self { host, operations, gateway, listener, address } = self;
+        let Self { host, operations, gateway, tunnel, listener, address } = self;
         let door = Door::new(
             host.tls.clone(),
             AgentRpc { host: host.clone(), operations: operations.clone() },
@@ -203,6 +212,8 @@ impl Agent {
             GatewayRpc { gateway },
         );
         tracing::info!(%address, server = %host.me.server, cluster = %host.me.cluster, "listening");
+        // They end with us.
+        let _tunnels = tunnel::keep(&tunnel, &host.me, &host.tls, address, host.deadlines.idle);
         let (closing, closed) = tokio::sync::oneshot::channel();
         let server = Server::builder()
             .concurrency_limit_per_connection(CALLS)

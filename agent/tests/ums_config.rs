@@ -44,12 +44,14 @@ fn every_key_of_the_example_is_known_and_at_its_default() {
 
 #[test]
 fn every_key_there_is_is_in_the_example() {
-    for section in ["", "ums", "service", "timeouts", "health", "output", "limits", "gateway", "log"] {
+    for section in
+        ["", "ums", "service", "timeouts", "health", "output", "limits", "gateway", "tunnel", "log"]
+    {
         let open = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
         let error = parse(&format!("{open}no_such_key = 1\n")).unwrap_err();
         let known = error.split("expected ").nth(1).unwrap_or_else(|| panic!("{error}"));
         let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
-        assert!(known.len() > 1, "{error}");
+        assert!(!known.is_empty(), "{error}");
         for key in known {
             let shown = [format!("\n#{key} = "), format!("\n[{key}]\n")];
             assert!(shown.iter().any(|text| EXAMPLE.contains(text)), "{section}.{key} is not in the example");
@@ -73,6 +75,7 @@ fn errors_name_file_line_and_key() {
             "[gateway]\nservers = { ums2 = \"10.1.0.7\" }\n",
             "line 2, `gateway.servers`: `10.1.0.7` is no address",
         ),
+        ("[tunnel]\ngateways = { ums1 = \"here\" }\n", "line 2, `tunnel.gateways`: `here` is no address"),
         ("[gateway]\nconnections = 0\n", "`gateway.connections`: it must be more than 0"),
         ("state_dir = \"here\"\n", "`state_dir`: an absolute path is needed"),
         ("[nonsense]\n", "line 1, `nonsense`: unknown field"),

@@ -27,7 +27,9 @@ fn gateway(ca: &Ca, servers: &[(&str, SocketAddr)]) -> Server {
     let mut server = Server::new(ca, "ums1", "own-id");
     server.config.gateway.servers = servers
         .iter()
-        .map(|(name, address)| (name.parse().unwrap(), Behind::Address(address.to_string())))
+        .map(|(name, address)| {
+            (name.parse().unwrap(), Behind::Address(address.to_string().try_into().unwrap()))
+        })
         .collect();
     server
 }

@@ -17,4 +17,5 @@ mod roles;
 mod start;
 mod transfer;
 mod trust;
+mod tunnel;
 mod twice;

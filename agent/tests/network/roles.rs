@@ -33,6 +33,8 @@ async fn every_call(line: &mut Line) -> Vec<(&'static str, Result<(), Status>)> 
         ("journals", journals.list_journals(wire::ListJournalsRequest {}).await.map(drop)),
         ("read", journals.read_journal(wire::ReadJournalRequest::default()).await.map(drop)),
         ("forward", gateway.forward(tokio_stream::iter([wire::ForwardMessage::default()])).await.map(drop)),
+        ("tunnel", gateway.keep_tunnel(wire::KeepTunnelRequest {}).await.map(drop)),
+        ("answer", gateway.answer(tokio_stream::iter([wire::AnswerMessage::default()])).await.map(drop)),
     ]
 }
 
@@ -52,15 +54,15 @@ async fn every_call_is_refused_to_every_role_that_may_not() {
         let mut line = Person::new(&ca, &issued).call(&server, &running).await;
         refused(every_call(&mut line).await)
     };
-    assert_eq!(calls(ca.coordinator("anna")).await, Vec::<&str>::new());
+    assert_eq!(calls(ca.coordinator("anna")).await, ["tunnel", "answer"], "those are for agents");
     let change = [
         "acquire", "renew", "release", "push", "begin", "complete", "start", "download", "upload", "keep",
-        "journals", "read",
+        "journals", "read", "tunnel", "answer",
     ];
     assert_eq!(calls(ca.observer("nagios")).await, change);
     let all = [
         "hello", "inspect", "acquire", "renew", "release", "push", "begin", "complete", "start", "watch",
-        "list", "download", "upload", "keep", "journals", "read", "forward",
+        "list", "download", "upload", "keep", "journals", "read", "forward", "tunnel", "answer",
     ];
     assert_eq!(calls(ca.agent("acme", "ums2")).await, all, "another agent is nobody here");
     assert_eq!(calls(ca.agent("acme", "ums1")).await, all, "nor is this one");

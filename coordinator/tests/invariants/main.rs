@@ -116,6 +116,7 @@ const INVARIANTS: [Invariant; 12] = [
         says: "The agent takes no path from the network; names are ids and digests, parsed at the door.",
         held_by: &[
             ("coordinator/tests/invariants/contract.rs", &["no_message_has_a_field_for_a_path_or_a_command"]),
+            ("agent/tests/network/gateway.rs", &["it_leads_to_the_servers_it_was_told_of_and_nowhere_else"]),
             ("common/src/name.rs", &["names_that_could_be_paths_or_look_alikes_are_refused"]),
             ("proto/src/model/tests.rs", &["what_means_nothing_is_refused_and_names_the_field"]),
         ],
@@ -148,6 +149,13 @@ const INVARIANTS: [Invariant; 12] = [
                 &[
                     "every_call_is_refused_to_every_role_that_may_not",
                     "nobody_of_another_authority_or_trust_domain_gets_in",
+                ],
+            ),
+            (
+                "agent/tests/network/tunnel.rs",
+                &[
+                    "a_tunnel_is_kept_for_whom_the_gateway_was_told_of",
+                    "an_agent_calls_no_gateway_that_is_another_server",
                 ],
             ),
             (

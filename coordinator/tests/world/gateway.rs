@@ -10,6 +10,8 @@ use crate::world::{World, says, thaw, until_frozen};
 crate::tests!(network::missing;
     a_sync_of_a_server_that_only_its_gateway_reaches,
     a_gateway_that_dies_during_a_transfer,
+    a_sync_of_a_server_that_may_only_dial_out,
+    a_gateway_that_dies_with_its_tunnels_during_a_transfer,
 );
 
 crate::tests!(AT_HOME: trials::nothing;
@@ -78,6 +80,48 @@ fn a_gateway_that_dies_during_a_transfer() {
     let resumed = place.umsid(&["resume"]).exits(5);
     says(&resumed, &["ums3 did not answer", "ums3 through ums1", "no connection to its gateway"]);
     place.start_agent("ums1");
+    place.umsid(&["resume"]).exits(0).shows("synchronized");
+    world.before.done_once(place);
+}
+
+/// As [`World::new`]; ums3 gets no connection from anybody, and keeps a tunnel to ums1.
+fn tunnel_to_ums1(settings: &[(&str, &str)]) -> World {
+    let world = World::new(settings);
+    let place = &world.place;
+    leads_to(place, "ums1", &[("ums3", "tunnel")]);
+    let gateway = place.address("ums1");
+    place.reconfigure("ums3", |text| format!("{text}\n[tunnel]\ngateways = {{ ums1 = {gateway:?} }}\n"));
+    world.network.close("ums3");
+    place.umsid(&["servers", "set", "hamburg/ums3", "--via", "ums1"]).exits(0);
+    world
+}
+
+fn a_sync_of_a_server_that_may_only_dial_out() {
+    let world = tunnel_to_ums1(&[("backup_size", "4000000")]);
+    let place = &world.place;
+    assert_eq!(place.states()["ums3"], "not-in-sync");
+    place.umsid(&SYNC).exits(0);
+    world.before.done_once(place);
+    // Without the tunnel there is no way.
+    place.kill_agent("ums3");
+    let sync = place.umsid(&SYNC).exits(5);
+    says(&sync, &["ums3 did not answer", "ums3 keeps no tunnel to ums1"]);
+}
+
+fn a_gateway_that_dies_with_its_tunnels_during_a_transfer() {
+    let world = tunnel_to_ums1(&[("backup_size", "4000000")]);
+    let place = &world.place;
+    let umsid = place.watch_with(
+        &[("UMSID_FAULT", "stop@piece relayed#3")],
+        &[&SYNC[..], &["--contact-timeout", "1s"]].concat(),
+    );
+    until_frozen(umsid.pid());
+    place.kill_agent("ums1");
+    thaw(umsid.pid());
+    umsid.ends(5);
+    world.before.nothing_changed(place);
+    place.start_agent("ums1");
+    wait_for_blocking("the tunnel", SOON, || (place.states()["ums3"] == "not-in-sync").then_some(()));
     place.umsid(&["resume"]).exits(0).shows("synchronized");
     world.before.done_once(place);
 }

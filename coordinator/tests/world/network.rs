@@ -194,6 +194,12 @@ impl Network {
         self.on(host, Path::new("iptables"), &rule.split(' ').collect::<Vec<_>>());
     }
 
+    /// From now on nobody gets a connection to this host; it gets them to others.
+    pub(crate) fn close(&self, host: &str) {
+        let rule = "-w -A INPUT -i eth0 -p tcp --syn -j DROP";
+        self.on(host, Path::new("iptables"), &rule.split(' ').collect::<Vec<_>>());
+    }
+
     /// The host can be heard again.
     pub(crate) fn unsilence(&self, host: &str) {
         self.on(host, Path::new("iptables"), &["-w", "-F"]);
