@@ -7,7 +7,7 @@
 //! Only [`agents`] dials. A [`survey`] asks all agents of a cluster at once and is then judged; survey and request become a
 //! [`plan`], a value that can be printed and compared. A [`run`] carries it out, [`step`] by step, each in the journal
 //! before it is begun; [`relay`] passes sealed backups on without being able to open them. [`progress`] is what a person
-//! sees meanwhile, [`report`] what is left to say.
+//! sees meanwhile, [`report`] what is left to say. A [`window`] says when it may be done without a person.
 //!
 //! What a coordinator cannot do: open a backup, take silence for success, or take up a step that is not on record.
 
@@ -27,3 +27,4 @@ pub mod report;
 pub mod run;
 pub mod step;
 pub mod survey;
+pub mod window;
