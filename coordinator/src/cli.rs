@@ -18,12 +18,14 @@ use crate::inventory::Inventory;
 
 pub mod ask;
 mod backup;
+mod check;
 mod doctor;
 mod drive;
 mod enroll;
 mod fleet;
 mod from_agents;
 mod init;
+mod look;
 mod observer;
 mod plan;
 mod prepare;
@@ -37,6 +39,7 @@ mod servers;
 mod status;
 mod sync;
 mod trust;
+mod unfinished;
 mod unlock;
 mod wait_for;
 
@@ -78,6 +81,7 @@ enum Command {
     Enroll(enroll::Enroll),
     Servers(servers::Servers),
     Status(status::Status),
+    Check(check::Check),
     Plan(plan::PlanCommand),
     Sync(sync::Sync),
     Restart(restart::Restart),
@@ -105,6 +109,22 @@ enum Command {
     },
 }
 
+/// A command line that was not understood, or asks for help, is answered; gives the exit code.
+pub fn misread(error: &clap::Error) -> u8 {
+    let lenient = Umsid::command().ignore_errors(true).try_get_matches_from(std::env::args_os());
+    let for_check = match lenient.as_ref().map(clap::ArgMatches::subcommand_name) {
+        Ok(Some(command)) => command == "check",
+        // It went wrong before the command was reached.
+        Ok(None) | Err(_) => std::env::args_os().any(|argument| argument == "check"),
+    };
+    if for_check {
+        return check::misread(error);
+    }
+    // With standard output or error gone there is nobody left to tell.
+    let _ = error.print();
+    u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code())
+}
+
 fn after_help() -> String {
     format!(
         "A first session:\n  \
@@ -124,47 +144,53 @@ impl Umsid {
         telemetry::to_stderr(format, &self.global.log);
     }
 
-    /// Does what the command line says.
+    /// Does what the command line says; gives the exit code.
     ///
     /// # Errors
-    /// Those that [`exit::print`] prints.
-    pub async fn run(self) -> anyhow::Result<Exit> {
-        let context =
-            Context { home: Home::at(self.global.state_dir)?, out: Printout::new(self.global.output) };
-        match self.command {
-            Command::Init(init) => init.run(&context),
-            Command::Enroll(enroll) => enroll.run(&context).await,
-            Command::Servers(servers) => servers.run(&context).await,
-            Command::Status(status) => status.run(&context).await,
-            Command::Plan(plan) => plan.run(&context).await,
-            Command::Sync(sync) => sync.run(&context).await,
-            Command::Restart(restart) => restart.run(&context).await,
-            Command::Backup(backup) => backup.run(&context).await,
-            Command::Runs(runs) => runs.run(&context).await,
-            Command::Resume(resume) => resume.run(&context).await,
-            Command::Rollback(rollback) => rollback.run(&context).await,
-            Command::Unlock(unlock) => unlock.run(&context).await,
-            Command::Doctor(doctor) => doctor.run(&context).await,
-            Command::Observer(observer) => observer.run(&context).await,
-            Command::Rekey(rekey) => rekey.run(&context).await,
+    /// Those that [`exit::print`] prints. What speaks the language of a monitoring system has none: see [`check`].
+    pub async fn run(self) -> anyhow::Result<u8> {
+        let home = match (Home::at(self.global.state_dir), &self.command) {
+            (Ok(home), _) => home,
+            (Err(error), Command::Check(check)) => return Ok(check.came_to_nothing(&error.into())),
+            (Err(error), _) => return Err(error.into()),
+        };
+        let context = Context { home, out: Printout::new(self.global.output) };
+        let exit = match self.command {
+            Command::Check(check) => return Ok(check.run(&context).await),
+            Command::Init(init) => init.run(&context)?,
+            Command::Enroll(enroll) => enroll.run(&context).await?,
+            Command::Servers(servers) => servers.run(&context).await?,
+            Command::Status(status) => status.run(&context).await?,
+            Command::Plan(plan) => plan.run(&context).await?,
+            Command::Sync(sync) => sync.run(&context).await?,
+            Command::Restart(restart) => restart.run(&context).await?,
+            Command::Backup(backup) => backup.run(&context).await?,
+            Command::Runs(runs) => runs.run(&context).await?,
+            Command::Resume(resume) => resume.run(&context).await?,
+            Command::Rollback(rollback) => rollback.run(&context).await?,
+            Command::Unlock(unlock) => unlock.run(&context).await?,
+            Command::Doctor(doctor) => doctor.run(&context).await?,
+            Command::Observer(observer) => observer.run(&context).await?,
+            Command::Rekey(rekey) => rekey.run(&context).await?,
             Command::ExitCodes => {
                 match context.out.format() {
                     Format::Json => context.out.json(&exit::document())?,
                     Format::Table => context.out.text(exit::table().trim_end())?,
                 }
-                Ok(Exit::Success)
+                Exit::Success
             }
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "umsid", &mut script);
                 context.out.text(String::from_utf8(script)?.trim_end())?;
-                Ok(Exit::Success)
+                Exit::Success
             }
             Command::Man { dir } => {
                 clap_mangen::generate_to(Self::command(), &dir).context("the pages cannot be written")?;
-                Ok(Exit::Success)
+                Exit::Success
             }
-        }
+        };
+        Ok(exit.code())
     }
 }
 

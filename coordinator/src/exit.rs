@@ -209,6 +209,10 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
             HomeError::Nowhere | HomeError::NoDirectory { .. } => {
                 (Exit::Usage, "name a directory with --state-dir")
             }
+            HomeError::OnlyLooks { .. } => (
+                Exit::Certificate,
+                "type this where the coordinator is, or name its directory with --state-dir",
+            ),
             HomeError::Missing { .. } => {
                 (Exit::Failed, "run `umsid init`, or name the right directory with --state-dir")
             }

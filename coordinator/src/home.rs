@@ -40,6 +40,12 @@ pub enum HomeError {
         /// What was given.
         dir: PathBuf,
     },
+    /// An observer's directory, where a coordinator's is needed.
+    #[error("{dir} holds an observer's identity, which may look and change nothing")]
+    OnlyLooks {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Something is there already.
     #[error("{dir} is in use already: it holds {found}")]
     Occupied {
@@ -101,7 +107,13 @@ impl Home {
 
     /// Where [`Home::tls_files`] are.
     pub fn tls_dir(&self) -> PathBuf {
-        self.dir.join("coordinator")
+        if self.is_observers() { self.dir.clone() } else { self.dir.join("coordinator") }
+    }
+
+    /// Whether this is a directory as `umsid observer add` makes it: certificate and key beside the inventory, and no
+    /// authority.
+    pub fn is_observers(&self) -> bool {
+        self.dir.join("certificate.pem").exists() && !self.dir.join("coordinator").exists()
     }
 
     /// The certificate authority: `authority/`.
@@ -114,11 +126,24 @@ impl Home {
     /// # Errors
     /// [`HomeError::Missing`] before `umsid init`; [`HomeError::Directory`] if others have access.
     pub fn open(&self) -> Result<(), HomeError> {
+        if self.is_observers() {
+            return Err(HomeError::OnlyLooks { dir: self.dir.clone() });
+        }
+        self.open_to_look()?;
+        durable::private_dir(&self.authority_dir())?;
+        Ok(())
+    }
+
+    /// The same for whoever only looks: an observer's directory does, which has no authority.
+    ///
+    /// # Errors
+    /// As [`Home::open`].
+    pub fn open_to_look(&self) -> Result<(), HomeError> {
         self.no_file()?;
         if !self.inventory_path().exists() {
             return Err(HomeError::Missing { dir: self.dir.clone() });
         }
-        for dir in [self.dir.clone(), self.tls_dir(), self.authority_dir()] {
+        for dir in [self.dir.clone(), self.tls_dir()] {
             durable::private_dir(&dir)?;
         }
         Ok(())
@@ -239,6 +264,20 @@ mod tests {
         durable::replace(&home.tls_dir().join("key.pem"), b"x", durable::Access::Private).unwrap();
         let error = home.create().unwrap_err().to_string();
         assert!(error.ends_with("it holds coordinator"), "{error}");
+    }
+
+    #[test]
+    fn an_observers_directory_is_for_looking_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        durable::private_dir(&home.dir).unwrap();
+        for file in ["inventory.toml", "certificate.pem"] {
+            durable::replace(&home.dir.join(file), b"", durable::Access::Private).unwrap();
+        }
+        home.open_to_look().unwrap();
+        assert_eq!(home.tls_dir(), home.dir);
+        assert!(matches!(home.open(), Err(HomeError::OnlyLooks { .. })));
+        assert!(!home.authority_dir().exists(), "looking made a directory");
     }
 
     #[cfg(unix)]

@@ -9,17 +9,21 @@
 //! before it is begun; [`relay`] passes sealed backups on without being able to open them. [`progress`] is what a person
 //! sees meanwhile, [`report`] what is left to say. A [`window`] says when it may be done without a person.
 //!
+//! A [`condition`] is a survey judged for whoever watches from afar; [`metrics`] shows it.
+//!
 //! What a coordinator cannot do: open a backup, take silence for success, or take up a step that is not on record.
 
 pub mod agents;
 pub mod authority;
 pub mod cli;
+pub mod condition;
 pub mod copies;
 pub mod enrolment;
 pub mod exit;
 pub mod home;
 pub mod inventory;
 pub mod journal;
+pub mod metrics;
 pub mod plan;
 pub mod progress;
 pub mod relay;

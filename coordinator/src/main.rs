@@ -4,11 +4,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use umsid::cli::Umsid;
-use umsid::exit::{self, Exit};
+use umsid::cli::{self, Umsid};
+use umsid::exit;
 
 fn main() -> ExitCode {
-    let umsid = Umsid::parse();
+    let umsid = match Umsid::try_parse() {
+        Ok(umsid) => umsid,
+        Err(error) => return ExitCode::from(cli::misread(&error)),
+    };
     umsid_common::memory::close_to_others();
     umsid.start_logging();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 /// The one place where errors are printed.
-fn ended(ending: anyhow::Result<Exit>) -> ExitCode {
+fn ended(ending: anyhow::Result<u8>) -> ExitCode {
     let exit = ending.unwrap_or_else(|error| {
         // A reader that left, as `head` does, is not told about it; the exit code still is not 0.
         if !exit::is_reader_gone(&error) {
@@ -30,7 +33,7 @@ fn ended(ending: anyhow::Result<Exit>) -> ExitCode {
             // With standard error gone there is nobody left to tell.
             let _ = exit::print(&error, &mut stderr).and_then(|()| stderr.flush());
         }
-        exit::of(&error)
+        exit::of(&error).code()
     });
-    ExitCode::from(exit.code())
+    ExitCode::from(exit)
 }

@@ -200,13 +200,27 @@ pub async fn take(
     name: &ClusterName,
     cluster: &Cluster,
 ) -> (Survey, BTreeMap<ServerName, Agent>) {
+    take_within(agents, name, cluster, Duration::MAX).await
+}
+
+/// The same for whoever cannot wait: a server that has not answered in time has not answered.
+pub async fn take_within(
+    agents: &Agents,
+    name: &ClusterName,
+    cluster: &Cluster,
+    limit: Duration,
+) -> (Survey, BTreeMap<ServerName, Agent>) {
     let taken = Timestamp::now();
     let mut asked = tokio::task::JoinSet::new();
     for (server, entry) in &cluster.servers {
         let (agents, name, server, entry) = (agents.clone(), name.clone(), server.clone(), entry.clone());
         asked.spawn(async move {
-            let answer = ask(&agents, &name, &server, &entry).await;
-            (server, entry.site, answer)
+            let answer = tokio::time::timeout(limit, ask(&agents, &name, &server, &entry)).await;
+            let late = |_| {
+                let what = format!("{}: nothing within {} s", entry.address, limit.as_secs_f32());
+                Err(AgentError::Lost { what })
+            };
+            (server, entry.site, answer.unwrap_or_else(late))
         });
     }
     let mut survey = Survey { cluster: name.clone(), taken, servers: BTreeMap::new() };

@@ -33,7 +33,7 @@ pub(super) struct Patience {
 }
 
 /// The longest duration that is taken: a longer one would reach past the end of the clock that measures it.
-const A_YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(super) const A_YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A duration as it is typed.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
-use umsid_common::durable;
+use umsid_common::durable::{self, Access};
 use umsid_common::name::{CallerName, Identity, Role};
 use umsid_common::tls;
 
@@ -33,7 +33,7 @@ enum Change {
     Add {
         /// Its name, as agents' logs will show it
         name: CallerName,
-        /// Directory to put key, certificate, anchors and revocation list in
+        /// Directory to put key, certificate, anchors, revocation list and the inventory in: a state directory for looking
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         #[command(flatten)]
@@ -112,11 +112,18 @@ fn add(
     passphrase.unlock(&authority)?;
     let identity = Identity { trust_domain: inventory.trust_domain, role: Role::Observer(name) };
     let issued = authority.equip(&files, &identity)?;
+    // With the servers beside it the directory is all that a host needs that only looks.
+    let servers = durable::read_optional(&context.home.inventory_path())?.context("the inventory is gone")?;
+    durable::replace(&out.join("inventory.toml"), &servers, Access::Private)?;
     context.out.text(format_args!(
         "{identity} in {}, good until {}",
         out.display(),
         day(issued.not_after)
     ))?;
+    context.out.say(format_args!(
+        "`umsid --state-dir {} check --all` looks with it; bring the directory to the host that is to look",
+        out.display()
+    ));
     Ok(Exit::Success)
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -11,18 +10,16 @@ use umsid_common::digest::Fingerprint;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_proto::model::{HealthStatus, Inspection, RawOutput, ServiceStatus};
 
-use super::prepare::{tending, wanted};
+use super::look::Eyes;
+use super::prepare::wanted;
 use super::printout::{Cell, Tone};
 use super::runs::open_journal;
+use super::unfinished::{Unfinished, unfinished};
 use super::{Context, Format, day};
 use crate::exit::Exit;
 use crate::inventory::{Cluster, Server};
 use crate::journal::JournalError;
 use crate::survey::{self, Assessment, MainServer, Named, Report, Silence, Survey, SyncState};
-
-mod unfinished;
-
-use unfinished::{Unfinished, unfinished};
 
 /// Clocks of one installation differ by at most a minute (UMS_FACTS §6).
 const LARGEST_SKEW_MS: i64 = 60_000;
@@ -102,18 +99,17 @@ struct Seen {
 
 impl Status {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let inventory = context.inventory()?;
-        let wanted = wanted(&inventory, self.all, &self.clusters, "nothing is known to be in sync")?;
-        let authority = Arc::new(context.authority()?);
-        let agents = context.agents(&inventory, &authority)?;
+        let eyes = Eyes::of(context)?;
+        let inventory = &eyes.inventory;
+        let wanted = wanted(inventory, self.all, &self.clusters, "nothing is known to be in sync")?;
         let clusters: BTreeMap<ClusterName, Cluster> = wanted
             .iter()
             .map(|name| Ok((name.clone(), inventory.cluster(name)?.clone())))
             .collect::<anyhow::Result<_>>()?;
         say_how_many(context, &clusters);
-        let tend = tending(context.out, &agents, &authority);
+        let tend = eyes.tending(context.out);
         let (mut past, mut surveys) =
-            tokio::join!(Past::read(context, &clusters), survey::look(&agents, &clusters, tend));
+            tokio::join!(Past::read(context, &clusters), survey::look(&eyes.agents, &clusters, tend));
         let seen =
             |name: &ClusterName| Some(Seen::of(name, clusters.get(name)?, surveys.remove(name)?, &mut past));
         let all: Vec<Seen> = wanted.iter().filter_map(seen).collect();

@@ -24,6 +24,7 @@ fn killed_while(doing: &str, server: &str) {
         .says(&format!("umsid resume {run}"));
     place.umsid(&["runs"]).exits(0).shows("going on, or its umsid died");
     place.umsid(&["status"]).exits(3).says("was begun and never ended").says(&format!("umsid resume {run}"));
+    place.umsid(&["check"]).exits(2).shows(&format!("run {run} was begun and never ended"));
 
     let report = place.umsid(&["resume", "-o", "json"]).exits(0).report();
     assert_eq!(report["outcome"], "synchronized", "{report:#}");

@@ -75,6 +75,7 @@ fn a_lost_vault_leaves_the_run_stuck_until_the_others_are_put_back_and_it_is_giv
     let ids = format!("its UMS ID before the run was {}, now it shows {}", short(&own[1]), short(&main));
     assert!(shown.out.to_lowercase().contains(&ids.to_lowercase()), "{ids}\n{}", shown.out);
     place.umsid(&["status"]).says("is stuck on its way back").says(&format!("umsid runs show {run}"));
+    place.umsid(&["check"]).exits(2).shows(&format!("run {run} is stuck on its way back"));
     // Trying again does not help, and says so again.
     place.umsid(&["resume", &run]).exits(8).says("stuck: ums3").says("--give-up");
 

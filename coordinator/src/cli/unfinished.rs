@@ -5,6 +5,7 @@ use umsid_common::name::{ClusterName, RunId};
 
 use crate::cli::Context;
 use crate::cli::runs::{newer_sync, one_line};
+use crate::condition::{Finding, Kind, Level};
 use crate::journal::{Journal, JournalError, LastWord, RunSummary};
 use crate::plan::touched;
 
@@ -57,6 +58,29 @@ pub(super) async fn unfinished(
     Ok(unfinished)
 }
 
+impl Unfinished {
+    /// For whoever watches from afar. What has touched servers and is not going on is as bad as a server out of sync.
+    pub(super) fn finding(&self) -> Finding {
+        let run = &self.run;
+        let (level, how, remedy) = match &self.why {
+            None if self.going_on => (Level::Warning, "is going on", "look again when it is over".to_owned()),
+            _ if self.stuck => (
+                Level::Critical,
+                "is stuck on its way back",
+                format!("`umsid runs show {run}` says what to type"),
+            ),
+            why => (
+                if self.touched { Level::Critical } else { Level::Warning },
+                if why.is_some() { "stands still" } else { "was begun and never ended" },
+                format!("`umsid resume {run}`, or `umsid rollback {run}`"),
+            ),
+        };
+        Finding::new(level, Kind::Run, format!("run {run} {how}"))
+            .because(self.why.as_deref().map(|why| one_line(why, LONGEST_WHY)).unwrap_or_default())
+            .remedy(remedy)
+    }
+}
+
 impl std::fmt::Display for Unfinished {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let run = &self.run;
@@ -91,11 +115,16 @@ mod tests {
         );
         one.going_on = true;
         assert!(!one.to_string().contains("resume"), "{one}");
+        assert_eq!((one.finding().level, one.finding().remedy.contains("again")), (Level::Warning, true));
         one.why = Some(format!("no\nroom {}", "x".repeat(500)));
         let said = one.to_string();
         assert!(said.starts_with("run 20261122t100000-aaaaaa stands still: no room x"), "{said}");
         assert!(said.contains("… — umsid resume") && said.len() < 300, "{said}");
+        assert_eq!(one.finding().level, Level::Critical);
+        one.touched = false;
+        assert_eq!(one.finding().level, Level::Warning);
         one.stuck = true;
+        assert_eq!(one.finding().level, Level::Critical);
         let said = one.to_string();
         assert!(
             said.contains("is stuck on its way back: no room x") && said.contains("umsid runs show 2026"),
