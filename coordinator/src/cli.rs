@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use data_encoding::BASE64;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 use umsid_common::name::Identity;
 use umsid_common::telemetry::{self, LogFormat};
 use umsid_common::tls::{self, Tls};
@@ -42,6 +43,7 @@ mod trust;
 mod unfinished;
 mod unlock;
 mod wait_for;
+mod watch;
 
 pub use printout::{Format, Printout};
 
@@ -90,6 +92,7 @@ enum Command {
     Resume(resume::Resume),
     Rollback(rollback::Rollback),
     Unlock(unlock::Unlock),
+    Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Observer(observer::Observer),
     Rekey(rekey::Rekey),
@@ -154,7 +157,8 @@ impl Umsid {
             (Err(error), Command::Check(check)) => return Ok(check.came_to_nothing(&error.into())),
             (Err(error), _) => return Err(error.into()),
         };
-        let context = Context { home, out: Printout::new(self.global.output) };
+        let context =
+            Context { home, out: Printout::new(self.global.output), stop: CancellationToken::new() };
         let exit = match self.command {
             Command::Check(check) => return Ok(check.run(&context).await),
             Command::Init(init) => init.run(&context)?,
@@ -169,6 +173,7 @@ impl Umsid {
             Command::Resume(resume) => resume.run(&context).await?,
             Command::Rollback(rollback) => rollback.run(&context).await?,
             Command::Unlock(unlock) => unlock.run(&context).await?,
+            Command::Watch(watch) => Box::pin(watch.run(&context)).await?,
             Command::Doctor(doctor) => doctor.run(&context).await?,
             Command::Observer(observer) => observer.run(&context).await?,
             Command::Rekey(rekey) => rekey.run(&context).await?,
@@ -200,6 +205,8 @@ pub struct Context {
     pub home: Home,
     /// Where to print.
     pub out: Printout,
+    /// Halts a run after what it is at, as the first Ctrl-C does.
+    pub stop: CancellationToken,
 }
 
 impl Context {

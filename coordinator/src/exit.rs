@@ -15,6 +15,8 @@ use crate::home::HomeError;
 use crate::inventory::InventoryError;
 use crate::journal::JournalError;
 use crate::run::{LeaseError, RunError};
+use crate::watch::book::BookError;
+use crate::watch::config::ConfigError;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,6 +233,13 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
             InventoryError::Missing { .. } => (Exit::Failed, "run `umsid init` first"),
             InventoryError::File(_) => (Exit::Failed, ""),
         }
+    } else if link.is::<ConfigError>() {
+        (
+            Exit::Failed,
+            "correct the file; deploy/config/watch.toml, in the package /etc/umsid/watch.toml, shows all of it",
+        )
+    } else if let Some(BookError::Damaged { .. }) = link.downcast_ref() {
+        (Exit::Failed, "remove it: what is not as it should be is told again then")
     } else {
         return None;
     };

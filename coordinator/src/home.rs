@@ -197,6 +197,14 @@ impl Home {
     pub fn lock_cluster(&self, cluster: &ClusterName) -> Result<Option<HomeLock>, HomeError> {
         try_lock(&self.dir.join(format!("{cluster}.lock")))
     }
+
+    /// Takes the right to watch; `None`: another process here has it. Two would tell everything twice.
+    ///
+    /// # Errors
+    /// If the lock file cannot be opened or locked.
+    pub fn lock_watch(&self) -> Result<Option<HomeLock>, HomeError> {
+        try_lock(&self.dir.join("watching"))
+    }
 }
 
 fn try_lock(path: &Path) -> Result<Option<HomeLock>, HomeError> {

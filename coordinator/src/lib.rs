@@ -9,7 +9,7 @@
 //! before it is begun; [`relay`] passes sealed backups on without being able to open them. [`progress`] is what a person
 //! sees meanwhile, [`report`] what is left to say. A [`window`] says when it may be done without a person.
 //!
-//! A [`condition`] is a survey judged for whoever watches from afar; [`metrics`] shows it.
+//! A [`condition`] is a survey judged for whoever watches from afar; [`metrics`] shows it, and [`watch`] tells when it changes.
 //!
 //! What a coordinator cannot do: open a backup, take silence for success, or take up a step that is not on record.
 
@@ -23,6 +23,7 @@ pub mod exit;
 pub mod home;
 pub mod inventory;
 pub mod journal;
+mod manager;
 pub mod metrics;
 pub mod plan;
 pub mod progress;
@@ -31,4 +32,5 @@ pub mod report;
 pub mod run;
 pub mod step;
 pub mod survey;
+pub mod watch;
 pub mod window;

@@ -163,7 +163,7 @@ impl Check {
         let names = wanted(&eyes.inventory, self.all, &self.clusters, "nothing is known to be in sync")?;
         let looks = names.iter().map(async |name| {
             let cluster = eyes.inventory.cluster(name)?;
-            anyhow::Ok(eyes.see(context, name, cluster, &limits, within).await)
+            anyhow::Ok(eyes.see(context, name, cluster, &limits, within).await.condition)
         });
         let conditions = futures_util::future::try_join_all(looks).await?;
         Ok(Found { conditions, own_not_after: eyes.own_not_after() })

@@ -79,7 +79,7 @@ pub(super) async fn drive(
         Work::Resume(log) | Work::TurnBack(log, _) => log.state().steps().cloned().collect(),
     };
     let display = Arc::new(Display::new(context.out, &plan, &more));
-    let stop = CancellationToken::new();
+    let stop = context.stop.clone();
     let asked_to_leave = asked_to_leave(vec![Arc::clone(&display)], stop.clone())?;
     let ended = tokio::select! {
         ended = carry_out(situation, work, patience, &display, stop, thinking) => Some(ended),
@@ -221,19 +221,19 @@ pub(super) fn asked_to_leave(
 }
 
 #[cfg(unix)]
-struct Signals {
+pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -242,19 +242,19 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals {
+pub(super) struct Signals {
     interrupt: tokio::signal::windows::CtrlC,
     quit: tokio::signal::windows::CtrlBreak,
 }
 
 #[cfg(not(unix))]
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::windows::{ctrl_break, ctrl_c};
         Ok(Self { interrupt: ctrl_c()?, quit: ctrl_break()? })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.quit.recv() => {}

@@ -1,5 +1,6 @@
 //! What everybody who only looks begins with: whom to ask, with what identity, and what their answers mean.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::authority::Authority;
 use crate::condition::{self, Condition, Finding, Kind, Level, Limits};
 use crate::inventory::{Cluster, Inventory};
 use crate::journal::JournalError;
-use crate::survey::{self, Named};
+use crate::survey::{self, Assessment, Named};
 
 /// The servers, and an identity that may ask their agents.
 pub(super) struct Eyes {
@@ -28,6 +29,13 @@ pub(super) struct Eyes {
     pub(super) agents: Agents,
     /// Who gives agents what they lack; an observer does not.
     authority: Option<Arc<Authority>>,
+}
+
+/// What was seen of a cluster.
+pub(super) struct Seen {
+    pub(super) assessment: Assessment,
+    pub(super) condition: Condition,
+    pub(super) connections: BTreeMap<ServerName, Agent>,
 }
 
 impl Eyes {
@@ -81,10 +89,10 @@ impl Eyes {
         cluster: &Cluster,
         limits: &Limits,
         within: Duration,
-    ) -> Condition {
+    ) -> Seen {
         let since = Instant::now();
         let asked = survey::take_within(&self.agents, name, cluster, within);
-        let ((survey, _), past) = tokio::join!(asked, past(context, name));
+        let ((survey, connections), past) = tokio::join!(asked, past(context, name));
         let (remembered, runs) = match past {
             Ok((main, runs)) => (main, Ok(runs)),
             Err(error) => (None, Err(error)),
@@ -118,7 +126,7 @@ impl Eyes {
             condition::ending(Kind::OwnCertificate, self.own_not_after(), survey.taken, limits.certificate);
         condition.add(own.map(|finding| finding.remedy(remedy)));
         condition.took = since.elapsed();
-        condition
+        Seen { assessment, condition, connections }
     }
 }
 

@@ -327,11 +327,12 @@ async fn tend_one(out: Printout, agents: &Agents, authority: &Authority, agent: 
     }
 }
 
-/// Who we are: `coordinator anna (anna@admin1)`.
+/// Who we are: `coordinator anna (anna@admin1)`, `observer nagios (on monitor1)`.
 pub(super) fn by(agents: &Agents) -> String {
     let credentials = agents.tls().current();
     let name = match &credentials.identity().role {
         Role::Coordinator(name) => format!("coordinator {name}"),
+        Role::Observer(name) => format!("observer {name}"),
         _ => credentials.identity().to_string(),
     };
     let variable = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok());

@@ -16,5 +16,9 @@ mod looking;
 #[allow(dead_code, reason = "shared with the tests of whole runs")]
 mod place;
 #[cfg(target_os = "linux")]
+mod receivers;
+#[cfg(target_os = "linux")]
 mod service_manager;
 mod state;
+#[cfg(target_os = "linux")]
+mod watching;
