@@ -353,14 +353,18 @@ fn coordinator(linux: &Built, form: Form) -> anyhow::Result<Package> {
         summary: "keeps the Main UMS ID of IGEL UMS Servers in sync: the coordinator",
         description: "Brings all servers of an UMS installation to the Main UMS ID by one\n\
                       command: it asks the agents on the servers (package umsid-agent),\n\
-                      plans, and carries the plan out step by step, resumable.",
-        needs: &[],
-        scripts: "",
+                      plans, and carries the plan out step by step, resumable. It looks\n\
+                      after them for monitoring systems as well: check and watch.",
+        needs: &["passwd", "init-system-helpers"],
+        scripts: "umsid",
         compression: linux.compression,
         files: Vec::new(),
     };
     let umsid = linux.programs.join("umsid");
     package.add_program("usr/bin/umsid", &umsid)?;
+    package.add_configuration("etc/umsid/watch.toml", 0o644, "deploy/config/watch.toml")?;
+    let unit = "umsid-watch.service";
+    package.add_file(&format!("usr/lib/systemd/system/{unit}"), 0o644, &format!("deploy/systemd/{unit}"))?;
     package.add_manual(&umsid, &["man"], true, form)?;
     package.add_documents(form, &linux.sbom)?;
     Ok(package)
@@ -383,6 +387,7 @@ fn for_windows(windows: &Built, linux: &Path) -> anyhow::Result<[Package; 2]> {
     agent.add_file("enrol.ps1", 0o644, "deploy/windows/enrol.ps1")?;
     let mut coordinator = base("umsid", "umsid: keeps the Main UMS ID of IGEL UMS Servers in sync");
     coordinator.add_program("umsid.exe", &windows.programs.join("umsid.exe"))?;
+    coordinator.add_file("watch.toml", 0o644, "deploy/config/watch.toml")?;
     for package in [&mut agent, &mut coordinator] {
         let program = linux.join(package.name);
         let script = Program::new(&program).args(["completions", "powershell"]).read_quietly()?;

@@ -181,11 +181,16 @@ impl Stage {
         }
         let first = self.hosts.first().context("there is no host")?;
         let deb = first.put(coordinator)?;
-        first.shell(&format!("apt-get install -y -q {deb} && umsid --version && test -s /usr/share/man/man1/umsid-sync.1.gz && apt-get purge -y -q umsid"))?;
-        ensure!(
-            first.shell("ls -d /usr/bin/umsid 2>&1 || true")?.contains("No such file"),
-            "umsid is still there"
-        );
+        first.shell(&format!(
+            "apt-get install -y -q {deb} && umsid --version && test -s /usr/share/man/man1/umsid-sync.1.gz"
+        ))?;
+        if first.systemd {
+            let off = first.shell("systemctl is-enabled umsid-watch; systemctl is-active umsid-watch; stat -c '%U %a' /var/lib/umsid-watch; true")?;
+            ensure!(off == "disabled\ninactive\numsid-watch 700\n", "nobody has enabled umsid-watch: {off}");
+        }
+        first.shell("apt-get purge -y -q umsid")?;
+        let left = first.shell("ls -d /usr/bin/umsid /var/lib/umsid-watch /usr/lib/systemd/system/umsid-watch.service 2>/dev/null || true")?;
+        ensure!(left.is_empty(), "there still is: {left}");
         self.done("the packages are installed");
         Ok(())
     }

@@ -204,6 +204,10 @@ fn rpm(dir: &Path, packages: &[PathBuf; 2], newer: &[PathBuf; 2]) -> anyhow::Res
         "stat -c '%U %a' /var/lib/umsid-agent /usr/bin/umsid-agent /etc/umsid/agent.toml; systemctl is-enabled umsid-agent umsid-helper.socket",
     )?;
     ensure!(found == "umsid-agent 700\nroot 755\nroot 644\nenabled\nenabled\n", "installed: {found}");
+    let found = inside(
+        "stat -c '%U %a' /var/lib/umsid-watch /etc/umsid/watch.toml; systemctl is-enabled umsid-watch || true",
+    )?;
+    ensure!(found == "umsid-watch 700\nroot 644\ndisabled\n", "installed to watch: {found}");
     inside("umsid --version && umsid-agent --version && test -s /usr/share/man/man1/umsid-sync.1.gz")?;
     for document in ["LICENSE", "README.md", "umsid-agent.cdx.json"] {
         let dir = if document == "LICENSE" { "licenses" } else { "doc" };
@@ -265,7 +269,9 @@ fn tarball(dir: &Path, archive: &Path) -> anyhow::Result<()> {
         "README.md",
         "SECURITY.md",
         "etc/umsid/agent.toml",
+        "etc/umsid/watch.toml",
         "usr/lib/systemd/system/umsid-agent.service",
+        "usr/lib/systemd/system/umsid-watch.service",
     ] {
         ensure!(dir.join(file).is_file(), "there is no {file} in the tarball");
     }
