@@ -159,8 +159,11 @@ async fn what_stands_still_is_ended() {
     let line = line(&ca, &server, &running).await;
     let (_sender, mut back) = forward(&line, "ums2").await.unwrap();
     let mut target = accept(&listener).await;
-    assert_eq!(target.read(&mut [0; 8]).await.unwrap_or(0), 0, "the server's end is closed");
-    assert!(back.next().await.is_none_or(|chunk| chunk.is_err()), "and the caller's");
+    let ended = async {
+        assert_eq!(target.read(&mut [0; 8]).await.unwrap_or(0), 0, "the server's end is closed");
+        assert!(back.next().await.is_none_or(|chunk| chunk.is_err()), "and the caller's");
+    };
+    tokio::time::timeout(SOON, ended).await.expect("it ends");
     running.kill().await;
 }
 
