@@ -11,7 +11,9 @@ use umsid_proto::{LARGEST_MESSAGE, wire};
 use umsid_testkit::Ca;
 
 use crate::fake_ums::FakeUms;
-use crate::house::{Line, OTHER_RUN, Person, RUN, Server, code_of, lease, restore, step, upload_messages};
+use crate::house::{
+    CLUSTER, Line, OTHER_RUN, Person, RUN, Server, code_of, lease, restore, step, upload_messages,
+};
 
 /// The paths of all calls of the contract but those of enrolment, as its files say.
 fn every_path() -> Vec<String> {
@@ -40,13 +42,16 @@ async fn no_call_takes_a_message_that_is_too_large() {
     let server = Server::new(&ca, "ums1", "own-id");
     let running = server.start().await;
     let expected = tls::identity_of(&server.issued.certificate).unwrap();
-    let anna = Person::coordinator(&ca);
+    let (anna, neighbour) = (Person::coordinator(&ca), Person::new(&ca, &ca.agent(CLUSTER, "ums2")));
     let address = running.address.to_string();
     let channel = tls::connect(&address, &anna.tls, &expected, &Patience::default()).await.unwrap();
+    let of_agent = tls::connect(&address, &neighbour.tls, &expected, &Patience::default()).await.unwrap();
     let paths = every_path();
     assert!(paths.len() >= 13, "{paths:?}");
     for path in paths {
-        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        // Who may call is looked at before anything is read: only an agent keeps a tunnel.
+        let caller = if path.ends_with("/KeepTunnel") { &of_agent } else { &channel };
+        let mut grpc = tonic::client::Grpc::new(caller.clone());
         // Its length is looked at before its meaning, so any message will do.
         let codec = tonic_prost::ProstCodec::<wire::Chunk, wire::Chunk>::default();
         let large = wire::Chunk { data: vec![0; LARGEST_MESSAGE + 1] };

@@ -32,6 +32,8 @@ fn guard(call: &str) -> Guard {
         "Hello" | "Inspect" | "WatchOperation" | "ListOperations" | "ListJournals" | "ReadJournal" => {
             Guard::Looks
         }
+        // What is led on is said to another agent, which looks at the lease itself.
+        "Forward" | "KeepTunnel" => Guard::Looks,
         "PushTrust" | "BeginRenewal" | "CompleteRenewal" => Guard::Certificate,
         "AcquireLease" | "RenewLease" | "ReleaseLease" | "StartOperation" | "Download" | "Upload"
         | "KeepJournal" => Guard::Lease,

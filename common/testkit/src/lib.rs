@@ -1,9 +1,11 @@
 //! For tests only: a throwaway certificate authority, scratch directories, waiting for a condition.
 
 mod authority;
+mod port;
 mod wait;
 
 pub use authority::{Ca, Issued, Wanted};
+pub use port::free_port;
 pub use wait::{wait_for, wait_for_blocking};
 
 /// An empty directory that nobody else may open, removed when dropped.

@@ -1,6 +1,6 @@
 //! A coordinator's state directory, and hosts with agents.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use umsid_agent::ums::{Failed, Findings, Previous, Restart, Running as Program, 
 use umsid_agent::{Agent, Config};
 use umsid_common::digest::Fingerprint;
 use umsid_proto::model::{Health, HealthStatus, Service, ServiceProcess, ServiceStatus, UmsIds};
-use umsid_testkit::{scratch, wait_for};
+use umsid_testkit::{free_port, scratch, wait_for};
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
@@ -126,10 +126,8 @@ impl Host {
     /// A host whose UMS has this Local UMS ID and takes `main` for the Main one.
     pub(crate) fn new(local: &str) -> Self {
         let dir = scratch();
-        // Free now, and nobody else is likely to get it meanwhile.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], port)),
+            listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
             state_dir: dir.path().join("agent"),
             ..Config::default()
         };

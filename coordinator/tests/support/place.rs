@@ -12,13 +12,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use umsid_common::durable::{self, Access};
 use umsid_lab::{Lab, Options};
-use umsid_testkit::{scratch, wait_for_blocking};
+use umsid_testkit::{free_port, scratch, wait_for_blocking};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -455,19 +454,6 @@ fn build_agent(directory: &Path) {
         "umsid-agent cannot be built:\n{}",
         String::from_utf8_lossy(&built.stderr)
     );
-}
-
-/// A port that is free, below those the operating system chooses by itself, so that an agent that is started again gets
-/// it again.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = u16::try_from(std::process::id() % 600).unwrap() * 10;
-    loop {
-        let port = 10_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 6_900;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// What one command came to.
