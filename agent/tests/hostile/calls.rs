@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tonic::Request;
+use umsid_agent::config::Behind;
 use umsid_common::tls::{self, Patience};
 use umsid_proto::failure::Code;
 use umsid_proto::model::{Action, RestoreSource};
@@ -39,7 +40,8 @@ fn every_path() -> Vec<String> {
 #[tokio::test]
 async fn no_call_takes_a_message_that_is_too_large() {
     let ca = Ca::new("test");
-    let server = Server::new(&ca, "ums1", "own-id");
+    let mut server = Server::new(&ca, "ums1", "own-id");
+    server.config.gateway.servers = [("ums2".parse().unwrap(), Behind::Tunnel)].into();
     let running = server.start().await;
     let expected = tls::identity_of(&server.issued.certificate).unwrap();
     let (anna, neighbour) = (Person::coordinator(&ca), Person::new(&ca, &ca.agent(CLUSTER, "ums2")));
@@ -49,8 +51,9 @@ async fn no_call_takes_a_message_that_is_too_large() {
     let paths = every_path();
     assert!(paths.len() >= 13, "{paths:?}");
     for path in paths {
-        // Who may call is looked at before anything is read: only an agent keeps a tunnel.
-        let caller = if path.ends_with("/KeepTunnel") { &of_agent } else { &channel };
+        // Who may call is looked at before anything is read: only agents keep tunnels.
+        let of_a_tunnel = path.ends_with("/KeepTunnel") || path.ends_with("/Answer");
+        let caller = if of_a_tunnel { &of_agent } else { &channel };
         let mut grpc = tonic::client::Grpc::new(caller.clone());
         // Its length is looked at before its meaning, so any message will do.
         let codec = tonic_prost::ProstCodec::<wire::Chunk, wire::Chunk>::default();

@@ -33,7 +33,7 @@ fn guard(call: &str) -> Guard {
             Guard::Looks
         }
         // What is led on is said to another agent, which looks at the lease itself.
-        "Forward" | "KeepTunnel" => Guard::Looks,
+        "Forward" | "KeepTunnel" | "Answer" => Guard::Looks,
         "PushTrust" | "BeginRenewal" | "CompleteRenewal" => Guard::Certificate,
         "AcquireLease" | "RenewLease" | "ReleaseLease" | "StartOperation" | "Download" | "Upload"
         | "KeepJournal" => Guard::Lease,

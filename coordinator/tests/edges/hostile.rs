@@ -23,8 +23,9 @@ use umsid_proto::wire::operations_server::{Operations, OperationsServer};
 use umsid_proto::wire::outcome::Result as Done;
 use umsid_proto::wire::start_operation_request::What;
 use umsid_proto::wire::transfer_server::{Transfer, TransferServer};
+use umsid_testkit::wait_for;
 
-use crate::house::{Host, House, Ran};
+use crate::house::{Host, House, Ran, SOON};
 
 /// What would clear the screen, name the window, and feign a line of ours.
 const EVIL: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\rdone\u{9b}31m\nexit code 0\u{202e}";
@@ -446,7 +447,14 @@ impl Stage {
             let memory = Mutex::default();
             let puppet = Arc::new(Puppet { server, own, lie, recipient, memory });
             let address = host.address().parse().unwrap();
-            let listener = runtime.block_on(Listener::bind(address, tls, Limits::default())).unwrap();
+            // A program that another test is just starting has the enrolment's socket too, until it is that program.
+            let bind = || async {
+                match Listener::bind(address, tls.clone(), Limits::default()).await {
+                    Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => None,
+                    bound => Some(bound.unwrap()),
+                }
+            };
+            let listener = runtime.block_on(wait_for("the enrolment's port to be free", SOON, bind));
             let largest = 64 << 20;
             let served = Server::builder()
                 .add_service(AgentServer::from_arc(puppet.clone()).max_encoding_message_size(largest))
