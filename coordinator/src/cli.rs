@@ -150,7 +150,7 @@ impl Umsid {
     /// Does what the command line says; gives the exit code.
     ///
     /// # Errors
-    /// Those that [`exit::print`] prints. What speaks the language of a monitoring system has none: see [`check`].
+    /// Those that [`exit::print`] prints. What speaks the language of a monitoring system has none: see `umsid check`.
     pub async fn run(self) -> anyhow::Result<u8> {
         let home = match (Home::at(self.global.state_dir), &self.command) {
             (Ok(home), _) => home,

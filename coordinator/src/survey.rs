@@ -244,7 +244,7 @@ pub async fn take_within(
 /// connections runs full.
 const AT_ONCE: usize = 256;
 
-/// Asks every server of many clusters, [`AT_ONCE`] at a time. `then` gets the connection to each that answered, before it is
+/// Asks every server of many clusters, 256 at a time. `then` gets the connection to each that answered, before it is
 /// closed.
 pub async fn look<F: Future<Output = ()> + Send>(
     agents: &Agents,
