@@ -230,7 +230,9 @@ impl Place {
         std::fs::create_dir(dir.join("helper")).unwrap();
         std::fs::set_permissions(dir.join("helper"), std::fs::Permissions::from_mode(0o711)).unwrap();
         // Where it was built is perhaps not for everybody to see.
-        std::fs::copy(agent_program(), dir.join("umsid-agent")).unwrap();
+        // By another process: a program that this one has open for writing, or a fork of it, cannot be run.
+        let copied = command(Path::new("cp")).arg(agent_program()).arg(dir.join("umsid-agent")).status();
+        assert!(copied.unwrap().success());
         let helper = Helper::start(&dir, server);
         self.start_agent(server);
         helper
