@@ -94,10 +94,13 @@ impl Fleet<'_> {
             endings.iter().try_for_each(|ending| told(context, ending))?;
         }
         let begun = Instant::now();
-        endings.extend(self.carry_out(context, work).await?);
+        let (ended, printed) = self.carry_out(context, work).await?;
+        endings.extend(ended);
         endings.sort_by(|one, other| one.cluster.cmp(&other.cluster));
-        show(context, &endings, begun.elapsed())?;
-        Ok(exit_of(&endings))
+        match printed.and_then(|()| show(context, &endings, begun.elapsed())) {
+            Ok(()) => Ok(exit_of(&endings)),
+            Err(error) => Err(unreported(&endings, error)),
+        }
     }
 
     async fn look(&self, context: &Context) -> anyhow::Result<BTreeMap<ClusterName, Outlook>> {
@@ -115,7 +118,7 @@ impl Fleet<'_> {
         &self,
         context: &Context,
         work: BTreeMap<ClusterName, Plan>,
-    ) -> anyhow::Result<Vec<Ending>> {
+    ) -> anyhow::Result<(Vec<Ending>, io::Result<()>)> {
         let displayed: Vec<_> = work
             .into_iter()
             .map(|(name, plan)| {
@@ -123,7 +126,7 @@ impl Fleet<'_> {
                 (name, plan, display)
             })
             .collect();
-        let stop = CancellationToken::new();
+        let stop = context.stop.clone();
         let displays: Vec<_> = displayed.iter().map(|(_, _, display)| Arc::clone(display)).collect();
         let asked_to_leave = asked_to_leave(displays, stop.clone())?;
         let runs = displayed.iter().map(|(name, plan, display)| {
@@ -136,12 +139,16 @@ impl Fleet<'_> {
                 if ending.run.is_none() && context.out.format() == Format::Table {
                     context.out.say(format_args!("{name}: {}", ending.causes.join(": ")));
                 }
-                told(context, &ending).map(|()| ending)
+                let printed = told(context, &ending).and(display.unprinted().map_or(Ok(()), Err));
+                (ending, printed)
             }
         });
         let all = stream::iter(runs).buffer_unordered(self.at_once).collect::<Vec<_>>();
         tokio::select! {
-            ended = all => Ok(ended.into_iter().collect::<io::Result<_>>()?),
+            ended = all => {
+                let (endings, printed): (Vec<Ending>, Vec<io::Result<()>>) = ended.into_iter().unzip();
+                Ok((endings, printed.into_iter().collect()))
+            }
             () = asked_to_leave => {
                 let runs: Vec<String> =
                     displayed.iter().filter_map(|(_, _, display)| Some(display.run()?.to_string())).collect();
@@ -347,6 +354,16 @@ fn show(context: &Context, endings: &[Ending], took: Duration) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+/// Every run went to its end; that their reader does not know must not look like success.
+fn unreported(endings: &[Ending], error: io::Error) -> anyhow::Error {
+    let exit = match exit_of(endings) {
+        Exit::Success => Exit::Failed,
+        exit => exit,
+    };
+    let what = "what became of the clusters could not be printed";
+    exit::Refusal::new(exit, what).remedy("`umsid runs` lists the runs").because(error).into()
 }
 
 /// What a person must look at first counts most.

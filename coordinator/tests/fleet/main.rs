@@ -271,3 +271,25 @@ fn a_run_goes_on_when_the_server_it_waits_for_is_there() {
     assert_eq!(resume.wait().unwrap().code(), Some(0));
     assert!(fleet.borrow().is_in_sync(&victim.0));
 }
+
+#[cfg(unix)]
+#[test]
+fn clusters_whose_end_nobody_reads_are_no_success() {
+    for format in ["json", "table"] {
+        let wanted = Wanted { clusters: 2, servers: 2, out_of_sync: 1, ..Wanted::default() };
+        let fleet = Fleet::up(&wanted).unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        #[expect(clippy::disallowed_methods, reason = "tests start the program under test")]
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_umsid"))
+            .env("UMSID_STATE_DIR", fleet.state())
+            .args(with(&["sync", "-o", format], &FAST))
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{format}: {said}");
+        assert!(said.contains("could not be printed") && said.contains("`umsid runs`"), "{format}: {said}");
+        assert!(fleet.is_in_sync(&place(1, 1).0) && fleet.is_in_sync(&place(2, 1).0), "{format}");
+    }
+}
