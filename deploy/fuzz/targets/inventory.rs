@@ -24,6 +24,7 @@ fn newcomer() -> Server {
     Server {
         address: "newcomer.example.com:8643".into(),
         site: None,
+        via: None,
         recipient: "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj".parse().expect("one"),
         serial: "7".into(),
         enrolled: jiff::Timestamp::UNIX_EPOCH,
