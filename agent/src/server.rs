@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::transport::Server;
 use umsid_common::seal::{SealError, SealKey};
-use umsid_common::tls::{Limits, Listener, Tls, TlsError};
+use umsid_common::tls::{Flow, Limits, Listener, Tls, TlsError};
 
 use crate::certificates::Renewal;
 use crate::config::{self, Config};
@@ -56,6 +56,8 @@ pub struct Deadlines {
     pub farewell: Duration,
     /// How long an agent that is told to stop lets an operation come to its end.
     pub stop: Duration,
+    /// What may be in flight to this agent.
+    pub flow: Flow,
 }
 
 impl Default for Deadlines {
@@ -70,6 +72,7 @@ impl Default for Deadlines {
             connection: Duration::from_secs(1800),
             farewell: Duration::from_secs(600),
             stop: Duration::from_secs(60),
+            flow: Flow::default(),
         }
     }
 }
@@ -218,6 +221,9 @@ impl Agent {
         let server = Server::builder()
             .concurrency_limit_per_connection(CALLS)
             .max_concurrent_streams(CALLS as u32)
+            .initial_stream_window_size(host.deadlines.flow.window)
+            .initial_connection_window_size(host.deadlines.flow.window)
+            .max_frame_size(host.deadlines.flow.frame)
             .http2_max_header_list_size(LARGEST_HEADERS)
             .http2_max_pending_accept_reset_streams(Some(RESETS))
             .http2_max_local_error_reset_streams(Some(RESETS))

@@ -23,7 +23,7 @@ use crate::digest::Digest;
 use crate::name::Identity;
 
 pub use connect::{
-    Carrier, ConnectError, Opening, Patience, Way, connect, connect_by, connect_for_enrolment,
+    Carrier, ConnectError, Flow, Opening, Patience, Way, connect, connect_by, connect_for_enrolment,
     connect_for_enrolment_by, connection_fault, resolve_and_connect,
 };
 pub use credentials::Credentials;

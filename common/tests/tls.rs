@@ -38,7 +38,7 @@ use umsid_testkit::{Ca, Issued, Wanted, scratch, wait_for};
 const SOON: Duration = Duration::from_secs(10);
 
 fn patience() -> Patience {
-    Patience { connect: SOON, keep_alive: SOON }
+    Patience { connect: SOON, keep_alive: SOON, ..Patience::default() }
 }
 
 /// Files in a directory of their own, loaded.

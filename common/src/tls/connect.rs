@@ -118,11 +118,29 @@ pub struct Patience {
     pub connect: Duration,
     /// HTTP/2 keep-alive: a ping when nothing was heard for this long; the connection ends when none comes back in as much again.
     pub keep_alive: Duration,
+    /// What may be in flight.
+    pub flow: Flow,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), keep_alive: Duration::from_secs(10) }
+        Self { connect: Duration::from_secs(10), keep_alive: Duration::from_secs(10), flow: Flow::default() }
+    }
+}
+
+/// How much may be on its way to us before we have taken it, in bytes; `None`: what the library has by default, 1 to 5 MiB, which is
+/// little on a long line: a window fills once each round trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Of one stream, and of all of a connection.
+    pub window: Option<u32>,
+    /// The largest frame.
+    pub frame: Option<u32>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { window: Some(16 << 20), frame: Some(512 << 10) }
     }
 }
 
@@ -160,9 +178,6 @@ impl Way for Straight {
         Box::pin(async move { Ok(Box::new(resolve_and_connect(&self.0, until).await?) as Box<dyn Carrier>) })
     }
 }
-
-/// How much one stream, and all of a connection, may have in flight: bytes.
-const WINDOW: u32 = 16 * 1024 * 1024;
 
 /// Connects to a server that must prove to be `expected`, whatever name or address led there. The channel connects
 /// again by itself when the connection is lost, each time with the credentials then in use.
@@ -243,8 +258,9 @@ async fn channel(
         .http2_keep_alive_interval(patience.keep_alive)
         .keep_alive_timeout(patience.keep_alive)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(patience.flow.window)
+        .initial_connection_window_size(patience.flow.window)
+        .max_frame_size(patience.flow.frame)
         .connect_with_connector(connector)
         .await
         .map_err(|error| {

@@ -36,11 +36,13 @@ use umsid_agent::{Agent, Config};
 use umsid_common::durable::{self, Access};
 use umsid_common::name::{ClusterName, Identity, Role, ServerName, TrustDomain};
 use umsid_common::seal::SealKey;
-use umsid_common::tls;
+use umsid_common::tls::{self, Flow};
 
+mod line;
 mod program;
 pub mod ums;
 
+pub use line::transfer;
 use program::Called;
 pub use ums::{Delays, Paper};
 
@@ -65,11 +67,21 @@ pub struct Wanted {
     pub payload: usize,
     /// Each UMS is this program, `umsid-fleet-ums`, in a directory of its own below `ums/` instead of numbers in memory.
     pub program: Option<PathBuf>,
+    /// What may be in flight to an agent.
+    pub flow: Flow,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { clusters: 1, servers: 3, out_of_sync: 0, delays: Delays::default(), payload: 0, program: None }
+        Self {
+            clusters: 1,
+            servers: 3,
+            out_of_sync: 0,
+            delays: Delays::default(),
+            payload: 0,
+            program: None,
+            flow: Flow::default(),
+        }
     }
 }
 
@@ -87,6 +99,7 @@ pub type Place = (ClusterName, ServerName);
 struct One {
     ums: Arc<Paper>,
     config: Config,
+    flow: Flow,
     agent: Option<Running>,
 }
 
@@ -140,17 +153,17 @@ impl Fleet {
         let local = if lost { own(place) } else { main.clone() };
         let ums = Paper::new(&local, &main, wanted.delays, wanted.payload);
         let agent = match &wanted.program {
-            None => Running::start(config.clone(), ums.clone())?,
+            None => Running::start(config.clone(), ums.clone(), wanted.flow)?,
             Some(program) => {
                 let dir = self.dir.path().join("ums").join(format!("{cluster}-{server}"));
                 let called = Called::new(program, &dir, &local, &main, wanted.delays, wanted.payload)?;
-                Running::start(config.clone(), Arc::new(called))?
+                Running::start(config.clone(), Arc::new(called), wanted.flow)?
             }
         };
         entry.address = agent.address.to_string();
         // It is there again when it is started again.
         config.listen = agent.address;
-        self.servers.insert(place.clone(), One { ums, config, agent: Some(agent) });
+        self.servers.insert(place.clone(), One { ums, config, flow: wanted.flow, agent: Some(agent) });
         Ok(entry)
     }
 
@@ -165,7 +178,7 @@ impl Fleet {
     /// If there is no such server, or its agent does not start.
     pub fn start(&mut self, place: &Place) -> anyhow::Result<()> {
         let one = self.servers.get_mut(place).context("there is no such server")?;
-        one.agent = Some(Running::start(one.config.clone(), one.ums.clone())?);
+        one.agent = Some(Running::start(one.config.clone(), one.ums.clone(), one.flow)?);
         Ok(())
     }
 
@@ -250,14 +263,15 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config, ums: Arc<dyn Ums>) -> anyhow::Result<Self> {
+    fn start(config: Config, ums: Arc<dyn Ums>, flow: Flow) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (kill, killed) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
+        let deadlines = Deadlines { flow, ..Deadlines::default() };
         let life = async move {
             let begun = Instant::now();
             let agent = loop {
-                match Agent::bind_with(&config, ums.clone(), Deadlines::default()).await {
+                match Agent::bind_with(&config, ums.clone(), deadlines.clone()).await {
                     Ok(agent) => break agent,
                     // A program this process is just starting in another thread has the lock too until it is that program.
                     Err(StartError::State(StateError::InUse { .. })) if begun.elapsed() < LAST_WRITES => {

@@ -47,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         },
         payload: arguments.payload,
         program: arguments.program,
+        ..Wanted::default()
     })?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", fleet.state().display()).and_then(|()| out.flush())?;

@@ -1,17 +1,20 @@
 //! `cargo xtask bench`: umsid beside what people use today, in the same run on the same machine, so that what is told is a ratio.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::program::{self, Program, root, talk, target_dir};
 
 mod chart;
 mod footprint;
+mod journal;
+mod line;
 mod peers;
 mod samples;
 mod stage;
@@ -27,7 +30,8 @@ use stage::Stage;
 #[derive(Args)]
 #[command(after_help = "\
 It needs root on Debian; what is missing is installed: an sshd of its own on loopback, ansible-core from PyPI, optimised programs.
-Every figure is taken in turns with its peer and told as the median; target/bench/results.json has every sample.")]
+Every figure is taken in turns with its peer and told as the median; target/bench/results.json has every sample. What is left out with
+--only stays there as it was measured before, with the day and the command of then.")]
 pub(crate) struct Bench {
     /// Only this
     #[arg(long, value_name = "KIND")]
@@ -49,19 +53,27 @@ pub(crate) struct Bench {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Sync,
+    /// A sync with a JVM's delays
+    Jvm,
     Status,
     Transfer,
+    /// A transfer over a long line
+    Line,
     Footprint,
+    Journal,
 }
 
 /// What is measured: which, what it is called, how, and what is told of it.
 type Part = (Kind, &'static str, fn(&Bed) -> anyhow::Result<Vec<Samples>>, fn(&[Samples]) -> Vec<Figure>);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 7] = [
     (Kind::Sync, "sync", sync::measure, sync::figures),
+    (Kind::Jvm, "sync with a JVM's delays", sync::measure_slow, sync::figures),
     (Kind::Status, "status", status::measure, status::figures),
     (Kind::Transfer, "transfer", transfer::measure, transfer::figures),
+    (Kind::Line, "long lines", line::measure, line::figures),
     (Kind::Footprint, "footprint", footprint::measure, footprint::figures),
+    (Kind::Journal, "journal", journal::measure, journal::figures),
 ];
 
 /// What everything is measured with.
@@ -75,17 +87,28 @@ struct Bed {
     quick: bool,
 }
 
-/// Everything that was measured.
-#[derive(Serialize)]
-struct Results {
+/// Everything that was measured, by part.
+#[derive(Default, Serialize, Deserialize)]
+struct Results(BTreeMap<String, Measured>);
+
+/// One part.
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    occasion: Occasion,
+    #[serde(skip_deserializing)]
+    figures: Vec<Figure>,
+    samples: Vec<Samples>,
+}
+
+/// When and how something was measured.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Occasion {
     /// The command that made it.
     command: String,
     /// Day, UTC.
     date: String,
     commit: String,
     machine: String,
-    figures: Vec<Figure>,
-    samples: Vec<Samples>,
 }
 
 /// Where the table in the README begins and ends.
@@ -104,33 +127,34 @@ impl Bench {
         let peers = Peers::up(&dir)?;
         let bed = Bed { programs, dir: dir.clone(), peers, runs: self.runs, quick: self.quick };
         let begun = Instant::now();
-        let wanted = |kind| self.only.is_empty() || self.only.contains(&kind);
-        let (mut figures, mut samples) = (Vec::new(), Vec::new());
-        for (kind, name, measure, told) in PARTS {
-            if !wanted(kind) {
-                continue;
-            }
-            talk(&format!("[{:>5} s] measuring {name}", begun.elapsed().as_secs()));
-            let measured = measure(&bed)?;
-            figures.extend(told(&measured));
-            samples.extend(measured);
-        }
-        let results = Results {
+        let occasion = Occasion {
             command: std::env::args()
                 .skip(1)
                 .fold("cargo xtask".to_owned(), |line, arg| format!("{line} {arg}")),
             date: said("date", &["-u", "+%Y-%m-%d"])?,
             commit: match &self.programs {
                 Some(_) => "a commit nobody told".to_owned(),
-                None => said("git", &["rev-parse", "--short", "HEAD"])?,
+                None => said("git", &["describe", "--always", "--dirty"])?,
             },
             machine: machine()?,
-            figures,
-            samples,
         };
+        let kept = dir.join("results.json");
+        let mut results = Results::load(&kept)?;
+        for (kind, name, measure, _) in PARTS {
+            if !self.only.is_empty() && !self.only.contains(&kind) {
+                continue;
+            }
+            talk(&format!("[{:>5} s] measuring {name}", begun.elapsed().as_secs()));
+            let measured =
+                Measured { occasion: occasion.clone(), figures: Vec::new(), samples: measure(&bed)? };
+            results.0.insert(name.to_owned(), measured);
+            results.judge();
+            // What comes next may fail, or be stopped.
+            files::write(&kept, 0o644, &serde_json::to_vec_pretty(&results)?)?;
+        }
         let json = serde_json::to_vec_pretty(&results)?;
-        files::write(&dir.join("results.json"), 0o644, &json)?;
-        let picture = chart::draw(&results.samples)?;
+        let syncs = results.0.get("sync").map_or(&[][..], |part| &part.samples);
+        let picture = chart::draw(syncs)?;
         files::write(&dir.join("overhead.svg"), 0o644, picture.as_bytes())?;
         let table = results.table();
         talk(&table);
@@ -140,25 +164,43 @@ impl Bench {
             files::write(&home.join("overhead.svg"), 0o644, picture.as_bytes())?;
             publish(&root().join("README.md"), &table)?;
         }
-        talk(&format!(
-            "[{:>5} s] every sample is in {}",
-            begun.elapsed().as_secs(),
-            dir.join("results.json").display()
-        ));
+        talk(&format!("[{:>5} s] every sample is in {}", begun.elapsed().as_secs(), kept.display()));
         Ok(())
     }
 }
 
 impl Results {
-    fn table(&self) -> String {
-        let mut text = "| figure | measured | to reach | |\n|---|---|---|---|\n".to_owned();
-        for figure in &self.figures {
-            text.push_str(&figure.row());
+    fn load(path: &Path) -> anyhow::Result<Self> {
+        match std::fs::read(path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .with_context(|| format!("{} is of another time: remove it", path.display())),
+            Err(_) => Ok(Self::default()),
         }
-        format!(
-            "{text}\n`{}` on {}, {}, at {}: medians, in turns with the peer.\n",
-            self.command, self.date, self.machine, self.commit
-        )
+    }
+
+    /// What is told of the samples.
+    fn judge(&mut self) {
+        for (_, name, _, told) in PARTS {
+            if let Some(part) = self.0.get_mut(name) {
+                part.figures = told(&part.samples);
+            }
+        }
+    }
+
+    fn table(&mut self) -> String {
+        self.judge();
+        let mut text = "| figure | measured | to reach | |\n|---|---|---|---|\n".to_owned();
+        let mut occasions: BTreeMap<&Occasion, Vec<&str>> = BTreeMap::new();
+        for (name, part) in PARTS.iter().filter_map(|(_, name, ..)| Some((*name, self.0.get(*name)?))) {
+            part.figures.iter().for_each(|figure| text.push_str(&figure.row()));
+            occasions.entry(&part.occasion).or_default().push(name);
+        }
+        text.push_str("\nMedians, in turns with the peer:\n");
+        for (Occasion { command, date, commit, machine }, parts) in occasions {
+            let parts = parts.join(", ");
+            text.push_str(&format!("- {parts}: `{command}` on {date}, {machine}, at {commit}\n"));
+        }
+        text
     }
 }
 

@@ -1,24 +1,24 @@
 //! Samples, their medians, and figures made of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was measured several times of one thing.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Samples {
     /// As `sync of 20`.
     pub(super) what: String,
     /// Who did it, as `umsid`.
     pub(super) who: String,
     /// As `s`, `MB/s`.
-    pub(super) unit: &'static str,
+    pub(super) unit: String,
     /// In the order they were taken.
     pub(super) values: Vec<f64>,
 }
 
 impl Samples {
     /// Nothing yet.
-    pub(super) fn new(what: impl Into<String>, who: &str, unit: &'static str) -> Self {
-        Self { what: what.into(), who: who.to_owned(), unit, values: Vec::new() }
+    pub(super) fn new(what: impl Into<String>, who: &str, unit: &str) -> Self {
+        Self { what: what.into(), who: who.to_owned(), unit: unit.to_owned(), values: Vec::new() }
     }
 
     /// The value in the middle.

@@ -10,14 +10,17 @@ use super::{Bed, Figure, Samples, Stage};
 const JVM: (u64, u64) = (1500, 20_000);
 
 pub(super) fn measure(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
+    all(bed, if bed.quick { &[3] } else { &[3, 6, 20, 50] }, (0, 0))
+}
+
+pub(super) fn measure_slow(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
+    all(bed, if bed.quick { &[] } else { &[3, 6] }, JVM)
+}
+
+fn all(bed: &Bed, counts: &[usize], delays: (u64, u64)) -> anyhow::Result<Vec<Samples>> {
     let mut all = Vec::new();
-    let (counts, slow): (&[usize], &[usize]) =
-        if bed.quick { (&[3], &[]) } else { (&[3, 6, 20, 50], &[3, 6]) };
     for servers in counts {
-        all.extend(one(bed, *servers, (0, 0), bed.runs)?);
-    }
-    for servers in slow {
-        all.extend(one(bed, *servers, JVM, bed.runs)?);
+        all.extend(one(bed, *servers, delays, bed.runs)?);
     }
     Ok(all)
 }
