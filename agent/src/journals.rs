@@ -290,8 +290,8 @@ fn files(dir: &Path) -> Result<BTreeMap<RunId, PathBuf>, StateError> {
     Ok(files)
 }
 
-/// A copy with its records. A last line without an end was left by a crash: it was never told to be kept, and is not
-/// counted. Anything else that does not fit is damage.
+/// A copy with its records. A last line without an end, and records at the end that nobody vouches for, were left by a crash:
+/// they were never told to be kept, and are not counted. Anything else that does not fit is damage.
 fn read(path: &Path) -> Result<(Held, Vec<JournalRecord>), String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -300,6 +300,7 @@ fn read(path: &Path) -> Result<(Held, Vec<JournalRecord>), String> {
         return Err(format!("it has more than {COPY} bytes"));
     }
     let (mut held, mut records) = (Held::default(), Vec::new());
+    let mut vouched = (0, 0);
     for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         let at = held.links.len() + 1;
         let record: Line = serde_json::from_slice(line).map_err(|error| format!("record {at}: {error}"))?;
@@ -310,8 +311,15 @@ fn read(path: &Path) -> Result<(Held, Vec<JournalRecord>), String> {
             Err(fault) => return Err(fault.to_string()),
         }
         held.bytes += line.len() as u64;
+        let sealed = record.seal.is_some();
         records.push(record);
+        if sealed {
+            vouched = (records.len(), held.bytes);
+        }
     }
+    records.truncate(vouched.0);
+    held.links.truncate(vouched.0);
+    held.bytes = vouched.1;
     Ok((held, records))
 }
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
+use sqlx::{QueryBuilder, Row as _};
 use umsid_common::chain;
 use umsid_common::digest::Digest;
 use umsid_common::fault;
@@ -174,6 +174,8 @@ pub struct RunLog {
     state: Option<State>,
     events: Vec<Recorded>,
     records: Vec<JournalRecord>,
+    /// What the state knows and the journal does not yet.
+    prepared: Vec<(Recorded, JournalRecord)>,
 }
 
 impl Journal {
@@ -355,6 +357,7 @@ impl RunLog {
             state: None,
             events: Vec::new(),
             records: Vec::new(),
+            prepared: Vec::new(),
         }
     }
 
@@ -383,38 +386,72 @@ impl RunLog {
 
     /// Writes the next event; when this returns it is on disk. An event that cannot follow is not written.
     pub async fn append(&mut self, event: &Event) -> Result<&Recorded, JournalError> {
-        let state = match &self.state {
-            None => State::begin(event)?,
-            Some(state) => {
-                let mut state = state.clone();
-                state.apply(event)?;
-                state
-            }
-        };
-        fault::moment(format_args!("journal {} before", event.label()));
+        self.prepare(event)?;
+        self.commit().await?;
+        Ok(self.events.last().expect("it was written just now"))
+    }
+
+    /// Takes in the next event, to be written by the next [`RunLog::commit`]: until then nothing may be begun that depends on it,
+    /// and nobody is told. An event that cannot follow is not taken in.
+    pub fn prepare(&mut self, event: &Event) -> Result<(), JournalError> {
+        match &mut self.state {
+            None => self.state = Some(State::begin(event)?),
+            Some(state) => state.apply(event)?,
+        }
         let (number, at) = (self.number + 1, Timestamp::now());
         let body = serde_json::to_string(event).expect("an event is plain data: it can be written as JSON");
         let text = format!("{at}\n{body}");
         let link = chain::link(&self.link, number, text.as_bytes());
-        sqlx::query("INSERT INTO events (run, number, at, body, link) VALUES ($1, $2, $3, $4, $5)")
-            .bind(self.run.as_str())
-            .bind(i64::try_from(number).unwrap_or(i64::MAX))
-            .bind(at.to_string())
-            .bind(body)
-            .bind(link.to_string())
-            .execute(&self.journal.pool)
-            .await
-            .map_err(|source| {
-                match source.as_database_error().is_some_and(|error| error.is_unique_violation()) {
-                    true => JournalError::Elsewhere(self.run.clone()),
-                    false => self.journal.failed("write")(source),
-                }
-            })?;
-        fault::moment(format_args!("journal {} after", event.label()));
-        (self.number, self.link, self.state) = (number, link, Some(state));
-        self.events.push(Recorded { number, at, event: event.clone() });
-        self.records.push(JournalRecord { number, text, link, seal: None });
-        Ok(self.events.last().expect("it was pushed just now"))
+        (self.number, self.link) = (number, link);
+        let record = JournalRecord { number, text, link, seal: None };
+        self.prepared.push((Recorded { number, at, event: event.clone() }, record));
+        Ok(())
+    }
+
+    /// Writes what was prepared, all of it or nothing; when this returns it is on disk. What was written by it. What could not be
+    /// written has not happened.
+    pub async fn commit(&mut self) -> Result<&[Recorded], JournalError> {
+        let written = self.events.len();
+        if self.prepared.is_empty() {
+            return Ok(&[]);
+        }
+        if let Err(error) = self.write().await {
+            self.prepared.clear();
+            self.number = written as u64;
+            self.link = self.records.last().map_or_else(chain::genesis, |record| record.link);
+            self.state = State::replay(self.events.iter().map(|recorded| &recorded.event)).ok();
+            return Err(error);
+        }
+        for (recorded, record) in self.prepared.drain(..) {
+            self.events.push(recorded);
+            self.records.push(record);
+        }
+        Ok(self.events.get(written..).unwrap_or_default())
+    }
+
+    async fn write(&self) -> Result<(), JournalError> {
+        for (recorded, _) in &self.prepared {
+            fault::moment(format_args!("journal {} before", recorded.event.label()));
+        }
+        let mut insert = QueryBuilder::new("INSERT INTO events (run, number, at, body, link) ");
+        insert.push_values(&self.prepared, |mut row, (recorded, record)| {
+            let (_, body) = record.text.split_once('\n').unwrap_or_default();
+            row.push_bind(self.run.as_str())
+                .push_bind(i64::try_from(recorded.number).unwrap_or(i64::MAX))
+                .push_bind(recorded.at.to_string())
+                .push_bind(body)
+                .push_bind(record.link.to_string());
+        });
+        insert.build().execute(&self.journal.pool).await.map_err(|source| {
+            match source.as_database_error().is_some_and(|error| error.is_unique_violation()) {
+                true => JournalError::Elsewhere(self.run.clone()),
+                false => self.journal.failed("write")(source),
+            }
+        })?;
+        for (recorded, _) in &self.prepared {
+            fault::moment(format_args!("journal {} after", recorded.event.label()));
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, row: &SqliteRow) -> Result<(), JournalError> {

@@ -329,18 +329,41 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn record(&mut self, event: &Event) -> Result<(), RunError> {
-        let recorded = self.log.append(event).await?.clone();
-        self.copies.follow(self.log);
+    /// Takes in what has happened, or is to happen as soon as it is on record; [`Session::commit`] puts it there. What follows from
+    /// one another without anything being done in between is one write.
+    fn record(&mut self, event: &Event) -> Result<(), RunError> {
+        self.log.prepare(event)?;
         self.new_way |= matches!(event, Event::TurnedBack { .. });
-        (self.crew.tell)(Notice::Recorded(recorded));
         Ok(())
     }
 
+    /// To be called before anything is begun, waited for or ended.
+    async fn commit(&mut self) -> Result<(), RunError> {
+        let mut begun = Vec::new();
+        for recorded in self.log.commit().await? {
+            if let Event::Started { step, .. } = recorded.event {
+                begun.push(step);
+            }
+            (self.crew.tell)(Notice::Recorded(recorded.clone()));
+        }
+        self.copies.follow(self.log);
+        let state = self.log.state();
+        for server in begun.into_iter().filter_map(|step| state.step(step)?.what.server()) {
+            self.copies.hurry(server);
+        }
+        Ok(())
+    }
+
+    /// Puts the last word of this session on record.
+    async fn close(&mut self, event: &Event) -> Result<(), RunError> {
+        self.record(event)?;
+        self.commit().await
+    }
+
     async fn go(&mut self, leases: &Leases, first: Vec<Event>) -> Result<(), RunError> {
-        self.record(&Event::Leased { epoch: leases.lease().epoch, by: self.crew.by.clone() }).await?;
+        self.record(&Event::Leased { epoch: leases.lease().epoch, by: self.crew.by.clone() })?;
         for event in first {
-            self.record(&event).await?;
+            self.record(&event)?;
         }
         let shift = Arc::new(Shift {
             run: self.log.run().clone(),
@@ -350,6 +373,7 @@ impl Session<'_> {
             pace: self.crew.pace,
             tell: Arc::clone(&self.crew.tell),
             stop: self.crew.stop.clone(),
+            sighted: step::Sighted::default(),
         });
         let mut steps: JoinSet<(u32, u32, End)> = JoinSet::new();
         let mut fence = leases.fence();
@@ -359,38 +383,49 @@ impl Session<'_> {
             }
             if let (Some(halt), true) = (&self.halting, self.running.is_empty()) {
                 let halt = halt.clone();
-                return self.record(&Event::Halted(halt)).await;
+                return self.close(&Event::Halted(halt)).await;
             }
             let next = match &self.halting {
                 Some(_) => Next::Wait,
                 None => next(self.log.state(), &self.running),
             };
             if self.is_to_be_known(&next) {
+                self.commit().await?;
                 self.copies.settle().await;
                 self.new_way = false;
             }
             match next {
                 Next::Start(list) => {
+                    for &(step, attempt) in &list {
+                        self.record(&Event::Started { step, attempt })?;
+                    }
+                    self.commit().await?;
                     for (step, attempt) in list {
-                        self.record(&Event::Started { step, attempt }).await?;
                         self.spawn(&shift, &mut steps, step, attempt);
                     }
                 }
                 Next::TakeUp(list) => {
+                    self.commit().await?;
                     for (step, attempt) in list {
                         self.spawn(&shift, &mut steps, step, attempt);
                     }
                 }
                 Next::Skip(list) => {
                     for (step, why) in list {
-                        self.record(&Event::Skipped { step, why }).await?;
+                        self.record(&Event::Skipped { step, why })?;
                     }
                 }
-                Next::TurnBack { why, steps } => self.record(&Event::TurnedBack { why, steps }).await?,
-                Next::Halt(halt) => self.halting = Some(stuck::look(halt, self.crew).await),
-                Next::End(outcome) => return self.record(&Event::Ended { outcome }).await,
-                Next::Over => return Ok(()),
-                Next::Wait => self.wait(&mut steps, &mut fence).await?,
+                Next::TurnBack { why, steps } => self.record(&Event::TurnedBack { why, steps })?,
+                Next::Halt(halt) => {
+                    self.commit().await?;
+                    self.halting = Some(stuck::look(halt, self.crew).await);
+                }
+                Next::End(outcome) => return self.close(&Event::Ended { outcome }).await,
+                Next::Over => return self.commit().await,
+                Next::Wait => {
+                    self.commit().await?;
+                    self.wait(&mut steps, &mut fence).await?;
+                }
             }
         }
     }
@@ -437,7 +472,7 @@ impl Session<'_> {
                 self.halting = Some(halt(HaltKind::LeaseLost, why.unwrap_or_default(), None));
             }
             finished = steps.join_next() => match finished {
-                Some(Ok((step, attempt, end))) => self.finished(step, attempt, end).await?,
+                Some(Ok((step, attempt, end))) => self.finished(step, attempt, end)?,
                 // A step that panicked is a defect. What it did is not known, and that is what the journal says.
                 Some(Err(error)) => {
                     self.running.clear();
@@ -451,11 +486,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn finished(&mut self, step: u32, attempt: u32, end: End) -> Result<(), RunError> {
+    fn finished(&mut self, step: u32, attempt: u32, end: End) -> Result<(), RunError> {
         self.running.remove(&step);
         let halt_with = |kind, why, failure| Some(halt(kind, why, failure));
         match end {
-            End::Result(result) => self.record(&Event::Finished { step, attempt, result }).await?,
+            End::Result(result) => self.record(&Event::Finished { step, attempt, result })?,
             End::OutOfReach { server, why } => {
                 let why = format!("{server} has been out of reach for too long: {why}");
                 self.halting = halt_with(HaltKind::Unreachable, why, None);

@@ -20,6 +20,8 @@ mod check;
 mod operation;
 mod well;
 
+pub use well::Sighted;
+
 /// What all steps of a session share.
 pub struct Shift {
     /// The run.
@@ -36,6 +38,8 @@ pub struct Shift {
     pub tell: Tell,
     /// Cancelled when nothing new is to be begun.
     pub stop: CancellationToken,
+    /// When servers were last seen to be well.
+    pub sighted: Sighted,
 }
 
 /// How an attempt at a step came to its end for this process.

@@ -22,6 +22,10 @@ use crate::ums::{Previous, Running};
 /// How many events are kept of one operation; the outcome always is.
 const EVENTS: usize = 500;
 
+/// Numbers of events that are passed over when an operation is found without an outcome: what was told of its progress was told
+/// from memory, twice a second for six hours at most, and no number is told twice.
+const TOLD_FROM_MEMORY: u64 = 100_000;
+
 /// How much of each output of a program is kept, in bytes.
 const OUTPUT: usize = 32 << 10;
 
@@ -39,8 +43,12 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) order: u64,
     pub(super) started: Option<Started>,
-    /// The last one is the outcome, once there is one.
+    /// The last one is the outcome, once there is one. How far it is goes to disk with what must, and not for itself: nothing is
+    /// decided by it.
     events: Vec<Progress>,
+    /// The next event's number is above this one.
+    #[serde(default)]
+    passed_over: u64,
 }
 
 /// The moment from which there may be an effect.
@@ -70,7 +78,7 @@ pub(super) enum Before {
 impl Record {
     pub(super) fn new(id: OperationId, order: u64, epoch: u64, caller: String, action: Action) -> Self {
         let recorded = Timestamp::now();
-        Self { id, epoch, caller, action, recorded, order, started: None, events: Vec::new() }
+        Self { id, epoch, caller, action, recorded, order, started: None, events: Vec::new(), passed_over: 0 }
     }
 
     fn outcome(&self) -> Option<&Outcome> {
@@ -78,7 +86,7 @@ impl Record {
     }
 
     fn last_event(&self) -> u64 {
-        self.events.last().map_or(0, |event| event.index)
+        self.events.last().map_or(0, |event| event.index).max(self.passed_over)
     }
 
     fn push(&mut self, what: Result<Outcome, Phase>) {
@@ -110,7 +118,13 @@ impl Entry {
 
     /// An operation found on record.
     pub(super) fn load(path: PathBuf) -> Result<Option<Self>, StateError> {
-        Ok(read_json(&path)?.map(|record| Self::of(path, record)))
+        let found: Option<Record> = read_json(&path)?;
+        Ok(found.map(|mut record| {
+            if record.outcome().is_none() {
+                record.passed_over = record.last_event().saturating_add(TOLD_FROM_MEMORY);
+            }
+            Self::of(path, record)
+        }))
     }
 
     fn of(path: PathBuf, record: Record) -> Self {
@@ -184,10 +198,8 @@ impl Entry {
             .and_then(|within| SignedDuration::try_from(within).ok())
             .and_then(|within| Timestamp::now().checked_add(within).ok());
         tracing::info!(id = %self.lock().id, text, "operation");
-        let phase = Phase { text, deadline };
-        if let Err(error) = self.change(|record| record.push(Err(phase))) {
-            tracing::warn!(%error, "cannot record how far an operation is");
-        }
+        self.lock().push(Err(Phase { text, deadline }));
+        self.told.send_replace(());
     }
 
     /// The outcome. If the disk does not take it, those who watch learn it all the same: after a restart the agent

@@ -268,6 +268,19 @@ impl Line {
         events
     }
 
+    /// Waits until it is told that this is being done.
+    pub(crate) async fn told(&mut self, id: &str, text: &str) {
+        let request = wire::WatchOperationRequest { id: id.into(), from_event: 0 };
+        let mut stream = self.operations.watch_operation(request).await.unwrap().into_inner();
+        while let Some(event) = tokio::time::timeout(SOON, stream.next()).await.expect("an event") {
+            let event: Progress = event.unwrap().try_into().unwrap();
+            if event.what.is_err_and(|phase| phase.text.contains(text)) {
+                return;
+            }
+        }
+        panic!("{id} came to its end without: {text}");
+    }
+
     /// Waits for the outcome.
     pub(crate) async fn outcome(&mut self, id: &str) -> Outcome {
         self.events(id, 0).await.pop().expect("at least the outcome").what.expect("the outcome is last")

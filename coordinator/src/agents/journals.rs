@@ -23,17 +23,20 @@ impl Agent {
             .max_encoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Gives it what follows its copy of the lease's run, vouched for by our certificate; how far its copy goes then.
+    /// Vouches for a record, and with it for all before, by the certificate we call this agent with.
+    pub fn vouch(&self, run: &RunId, record: &mut JournalRecord) {
+        let us = self.0.tls.current();
+        let signature = us.sign(&chain::vouched(run, record.number, &record.link));
+        record.seal = Some(JournalSeal { certificates: us.chain().to_vec(), signature });
+    }
+
+    /// Gives it what follows its copy of the lease's run; how far its copy goes then. The last record must be
+    /// [vouched for](Agent::vouch).
     pub async fn keep_journal(
         &self,
         lease: &LeaseRef,
-        mut records: Vec<JournalRecord>,
+        records: Vec<JournalRecord>,
     ) -> Result<JournalCopy, AgentError> {
-        if let Some(last) = records.last_mut() {
-            let us = self.0.tls.current();
-            let signature = us.sign(&chain::vouched(&lease.run, last.number, &last.link));
-            last.seal = Some(JournalSeal { certificates: us.chain().to_vec(), signature });
-        }
         let request = wire::KeepJournalRequest {
             lease: Some(lease.into()),
             records: records.into_iter().map(Into::into).collect(),

@@ -165,25 +165,29 @@ impl Draft<'_> {
         takes_part: &[ServerName],
         request: &Request,
     ) {
-        let ready = if request.restart_first { self.first_remedy(targets) } else { BTreeSet::new() };
-        let mut ready: BTreeSet<u32> = targets
-            .iter()
-            .map(|server| {
-                let why = "so that it can be put back as it was".to_owned();
-                self.add(What::SafetyBackup { server: server.clone() }, why, &ready)
-            })
-            .collect();
-        if let (true, Some(canary)) = (request.rehearse, targets.first()) {
-            let what = What::RestoreOwn { server: canary.clone(), purpose: Purpose::Rehearsal };
-            ready = [self.add(what, "to prove the whole path without changing anything".to_owned(), &ready)]
-                .into();
-        }
-        ready = [self.add(What::ConfirmMain, "right before the backup".to_owned(), &ready)].into();
+        let mut ready = if request.restart_first { self.first_remedy(targets) } else { BTreeSet::new() };
+        let confirm = "right before the backup".to_owned();
+        let saved = match targets.first().filter(|_| request.rehearse) {
+            // Main is backed up while the targets save their own: nothing of it disturbs a server.
+            None => {
+                ready = [self.add(What::ConfirmMain, confirm, &ready)].into();
+                self.safety_backups(targets, &ready)
+            }
+            Some(canary) => {
+                let saved = self.safety_backups(targets, &ready);
+                let what = What::RestoreOwn { server: canary.clone(), purpose: Purpose::Rehearsal };
+                let why = "to prove the whole path without changing anything".to_owned();
+                ready = [self.add(what, why, &saved)].into();
+                ready = [self.add(What::ConfirmMain, confirm, &ready)].into();
+                saved
+            }
+        };
         let sealed_to: Vec<&str> = targets.iter().map(ServerName::as_str).collect();
         let why = format!("sealed to {}", sealed_to.join(", "));
         ready = [self.add(What::Backup { server: main.clone() }, why, &ready)].into();
         let what = What::Transfer { from: main.clone(), to: targets.to_vec() };
         ready = [self.add(what, "checked at both ends".to_owned(), &ready)].into();
+        ready.extend(saved);
         ready = [self.add(What::ConfirmMain, "right before the first restore".to_owned(), &ready)].into();
         ready = self.restores(targets, request, ready);
         if request.restart == RestartScope::All {
@@ -200,6 +204,14 @@ impl Draft<'_> {
             let what = What::Discard { server: server.clone() };
             self.add(what, "nothing of the backup stays behind".to_owned(), &ready);
         }
+    }
+
+    fn safety_backups(&mut self, targets: &[ServerName], after: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let save = |server: &ServerName| {
+            let why = "so that it can be put back as it was".to_owned();
+            self.add(What::SafetyBackup { server: server.clone() }, why, after)
+        };
+        targets.iter().map(save).collect()
     }
 
     fn first_remedy(&mut self, targets: &[ServerName]) -> BTreeSet<u32> {

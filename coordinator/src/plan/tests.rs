@@ -45,9 +45,9 @@ fn a_sync_goes_as_designed() {
     assert_eq!(
         titles(&plan),
         [
+            "confirm which server is Main",
             "ums2: safety backup of its own UMS ID",
             "ums3: safety backup of its own UMS ID",
-            "confirm which server is Main",
             "ums1: back up the Main UMS ID",
             "transfer the sealed backup to ums2, ums3",
             "confirm which server is Main",
@@ -93,6 +93,26 @@ fn no_restore_is_planned_before_the_safety_backup() {
                 }
             }
         }
+    }
+}
+
+/// Main saves its UMS ID while the targets save theirs, and nothing is restored before all of that is done.
+#[test]
+fn all_is_saved_and_transferred_at_once_and_before_the_first_restore() {
+    let (plan, _) = planned(&three(), &Request::sync());
+    let of = |fits: fn(&What) -> bool| -> Vec<u32> {
+        plan.steps.iter().filter(|step| fits(&step.what)).map(|step| step.no).collect()
+    };
+    let safety = of(|what| matches!(what, What::SafetyBackup { .. }));
+    let backup = of(|what| matches!(what, What::Backup { .. } | What::Transfer { .. }));
+    assert_eq!((safety.len(), backup.len()), (2, 2));
+    for one in &safety {
+        assert!(
+            backup.iter().all(|other| !comes_after(&plan, *one, *other) && !comes_after(&plan, *other, *one))
+        );
+    }
+    for restore in of(|what| matches!(what, What::Restore { .. })) {
+        assert!(safety.iter().chain(&backup).all(|before| comes_after(&plan, restore, *before)));
     }
 }
 

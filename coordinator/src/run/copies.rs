@@ -1,14 +1,16 @@
 //! Copies of a run's journal on the agents that take part, so that the run outlives this machine.
 //!
-//! The journal here is the truth; copies follow it, each in its own time. Only before the first step of a way, forth or
+//! The journal here is the truth; copies follow it, each in its own time, and a little behind, so that what is written within a
+//! moment goes together: with fifty servers each of them would otherwise write hundreds of times to its disk. Only before the first step of a way, forth or
 //! back, and at the end is waited for them, for a moment: nothing is begun of which every server within reach does not
 //! know what it is part of. An agent that cannot keep a copy is no reason to stop.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use umsid_common::name::ServerName;
+use umsid_common::name::{RunId, ServerName};
 use umsid_proto::failure::Code;
 use umsid_proto::model::{JournalCopy, JournalRecord, LeaseRef};
 
@@ -22,19 +24,31 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What is sent at once, in bytes of text, unless a single record is larger.
 const AT_ONCE: usize = 256 << 10;
 
+/// How far copies may lag behind, but for those of a server to which something is about to be done.
+const LAG: Duration = Duration::from_millis(250);
+
 /// The wait after an agent did not take a copy; it grows.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The copies of the run that is going on.
 pub(super) struct Copies {
+    run: RunId,
     records: watch::Sender<Vec<JournalRecord>>,
-    told: Vec<watch::Receiver<Told>>,
+    agents: BTreeMap<ServerName, Told>,
     _couriers: JoinSet<()>,
+}
+
+/// One agent's copy.
+struct Told {
+    agent: Agent,
+    /// As many records are not to lag behind.
+    wanted: watch::Sender<usize>,
+    arrived: watch::Receiver<Arrived>,
 }
 
 /// How far one agent's copy is.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct Arrived {
     records: usize,
     /// The agent did not take it: nobody waits for it until it does.
     refused: bool,
@@ -43,40 +57,60 @@ struct Told {
 impl Copies {
     /// Begins to bring copies to every leased agent.
     pub(super) fn begin(log: &RunLog, leases: &Leases, crew: &Crew) -> Self {
-        let (records, _) = watch::channel(log.records().to_vec());
-        let (mut told, mut couriers) = (Vec::new(), JoinSet::new());
+        let (records, _) = watch::channel(Vec::new());
+        let (mut agents, mut couriers) = (BTreeMap::new(), JoinSet::new());
         for (server, agent) in &leases.agents {
-            let (tell, arrived) = watch::channel(Told::default());
-            told.push(arrived);
+            let (tell, arrived) = watch::channel(Arrived::default());
+            let (wanted, wants) = watch::channel(0);
+            agents.insert(server.clone(), Told { agent: agent.clone(), wanted, arrived });
             let courier = Courier {
                 server: server.clone(),
                 agent: agent.clone(),
                 lease: leases.lease().clone(),
                 records: records.subscribe(),
+                wanted: wants,
                 told: tell,
                 tell: crew.tell.clone(),
             };
             // Of a run that begins now, agents hold nothing.
             couriers.spawn(courier.go((log.records().len() == 1).then_some(0)));
         }
-        Self { records, told, _couriers: couriers }
+        let copies = Self { run: log.run().clone(), records, agents, _couriers: couriers };
+        copies.follow(log);
+        copies
     }
 
-    /// What was journalled since.
+    /// What was journalled since. Each record is vouched for, so that a copy cut off anywhere is still one, and by whoever takes
+    /// part: all are called with the same certificate.
     pub(super) fn follow(&self, log: &RunLog) {
-        self.records.send_modify(|records| {
+        let Some(told) = self.agents.values().next() else { return };
+        self.records.send_if_modified(|records| {
             let known = records.len();
             records.extend(log.records().iter().skip(known).cloned());
+            let new = records.get_mut(known..).unwrap_or_default();
+            new.iter_mut().for_each(|record| told.agent.vouch(&self.run, record));
+            !new.is_empty()
         });
+    }
+
+    /// Something is about to be done to this server: its agent gets what there is at once, so that whoever takes the run up from
+    /// the copies knows.
+    pub(super) fn hurry(&self, server: &ServerName) {
+        if let Some(told) = self.agents.get(server) {
+            told.wanted.send_replace(self.records.borrow().len());
+        }
     }
 
     /// Waits until every agent that takes copies has all of it, for a moment at most.
     pub(super) async fn settle(&mut self) {
         let wanted = self.records.borrow().len();
         let all = async {
-            for told in &mut self.told {
+            for told in self.agents.values_mut() {
+                told.wanted.send_replace(wanted);
+            }
+            for told in self.agents.values_mut() {
                 // A courier that has ended has nothing more to bring.
-                let _ = told.wait_for(|told| told.refused || told.records >= wanted).await;
+                let _ = told.arrived.wait_for(|told| told.refused || told.records >= wanted).await;
             }
         };
         // Whoever is slower gets it later.
@@ -90,7 +124,8 @@ struct Courier {
     agent: Agent,
     lease: LeaseRef,
     records: watch::Receiver<Vec<JournalRecord>>,
-    told: watch::Sender<Told>,
+    wanted: watch::Receiver<usize>,
+    told: watch::Sender<Arrived>,
     tell: Tell,
 }
 
@@ -105,10 +140,12 @@ impl Courier {
                 (at_once(missing), records.len())
             };
             if let Some(records) = kept.filter(|kept| *kept >= whole) {
-                self.told.send_replace(Told { records, refused: false });
+                self.told.send_replace(Arrived { records, refused: false });
                 if self.records.changed().await.is_err() {
                     return;
                 }
+                let hurry = self.wanted.wait_for(|wanted| *wanted > records);
+                let _ = tokio::time::timeout(LAG, hurry).await;
                 continue;
             }
             match self.agent.keep_journal(&self.lease, batch).await {

@@ -1,9 +1,12 @@
 //! Servers this run has restarted, and that were healthy then: one that comes up and dies a little later is seen before
 //! the next one is touched, and before all is called well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use umsid_common::name::{OperationId, ServerName};
 use umsid_proto::failure::{Code, Failure};
@@ -20,6 +23,9 @@ const UNWELL: Duration = Duration::from_secs(60);
 
 /// Between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+/// How old a look may be that counts.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// See [`UNWELL`]; who has no patience for a server out of reach has none for an unwell one.
 pub(super) fn patience(shift: &Shift) -> Duration {
@@ -50,46 +56,90 @@ pub(super) async fn await_others(shift: &Shift, state: &State, step: &Step, atte
     }
     let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
     let others = state.plan().servers.keys().filter(|other| *other != own && is_up(state, other, step.no));
-    for other in others {
-        let until = Instant::now() + patience(shift);
-        let (mut contact, mut own_contact) =
-            (Patience::new(shift.pace.contact), Patience::new(shift.pace.contact));
-        loop {
-            let complaint = match shift.agent(other)?.inspect(true).await {
-                Ok(seen) => complaint(&seen),
-                Err(error) if error.is_transient() => {
-                    contact.spend(shift, step.no, other, &error).await?;
-                    continue;
-                }
-                // What is wrong with its agent is told by the step that needs it.
-                Err(_) => None,
-            };
-            let Some(complaint) = complaint else { break };
-            // What was begun before this process was there is brought to its end, whoever is unwell.
-            match shift.agent(own)?.operations(Some(&shift.run)).await {
-                Ok(known) if known.iter().any(|operation| operation.id == id) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.is_transient() => {
-                    own_contact.spend(shift, step.no, own, &error).await?;
-                    continue;
-                }
-                // It is told by the step itself.
-                Err(_) => return Ok(()),
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let failure = relapse(other, &complaint);
-                return Err(End::Result(StepResult::Failed { ums_ms: 0, failure, effect: Effect::None }));
-            }
-            shift.doing(
-                step.no,
-                format!("waiting for {other} to be healthy: {complaint}"),
-                deadline_in(left),
-            );
-            pause(shift, left).await?;
+    let mut looks: FuturesUnordered<_> = others
+        .filter(|other| !shift.sighted.is_fresh(other))
+        .map(|other| await_other(shift, own, other, &id))
+        .collect();
+    while let Some(looked) = looks.next().await {
+        if looked? == Look::Begun {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+/// What a look at another server came to.
+#[derive(PartialEq, Eq)]
+enum Look {
+    /// It is up, or what is wrong with it is told by another step.
+    Up,
+    /// What was to wait for it has begun already.
+    Begun,
+}
+
+async fn await_other(
+    shift: &Shift,
+    own: &ServerName,
+    other: &ServerName,
+    id: &OperationId,
+) -> Result<Look, End> {
+    let until = Instant::now() + patience(shift);
+    let (mut contact, mut own_contact) =
+        (Patience::new(shift.pace.contact), Patience::new(shift.pace.contact));
+    loop {
+        let complaint = match shift.agent(other)?.inspect(true).await {
+            Ok(seen) => complaint(&seen),
+            Err(error) if error.is_transient() => {
+                contact.spend(shift, id.step, other, &error).await?;
+                continue;
+            }
+            // What is wrong with its agent is told by the step that needs it.
+            Err(_) => return Ok(Look::Up),
+        };
+        let Some(complaint) = complaint else {
+            shift.sighted.well(other);
+            return Ok(Look::Up);
+        };
+        // What was begun before this process was there is brought to its end, whoever is unwell.
+        match shift.agent(own)?.operations(Some(&shift.run)).await {
+            Ok(known) if known.iter().any(|operation| operation.id == *id) => return Ok(Look::Begun),
+            Ok(_) => {}
+            Err(error) if error.is_transient() => {
+                own_contact.spend(shift, id.step, own, &error).await?;
+                continue;
+            }
+            // It is told by the step itself.
+            Err(_) => return Ok(Look::Begun),
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let failure = relapse(other, &complaint);
+            return Err(End::Result(StepResult::Failed { ums_ms: 0, failure, effect: Effect::None }));
+        }
+        shift.doing(id.step, format!("waiting for {other} to be healthy: {complaint}"), deadline_in(left));
+        pause(shift, left).await?;
+    }
+}
+
+/// When servers were last seen to be well.
+#[derive(Debug, Default)]
+pub struct Sighted(Mutex<BTreeMap<ServerName, Instant>>);
+
+impl Sighted {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<ServerName, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is well now.
+    fn well(&self, server: &ServerName) {
+        self.seen().insert(server.clone(), Instant::now());
+    }
+
+    /// Whether that was so short a time ago that asking again would be asking the same: with fifty servers, each is otherwise asked
+    /// a hundred times.
+    fn is_fresh(&self, server: &ServerName) -> bool {
+        self.seen().get(server).is_some_and(|seen| seen.elapsed() < FRESH)
+    }
 }
 
 /// Waits until the next look.

@@ -32,7 +32,7 @@ const SERVER: &str = "umsid-lab-server";
 /// When a run stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
-    /// `umsadmin-cli` backs up the target's own UMS ID.
+    /// `umsadmin-cli` backs up the target's own UMS ID, and beside it, on another server, Main's.
     SafetyBackup,
     /// `umsadmin-cli` backs up the Main UMS ID.
     Backup,
@@ -118,12 +118,17 @@ fn stands_still(mut look: impl FnMut(Moment, &Scene)) {
     let mut scene = Scene { place, elsewhere, umsid, backup: Vec::new(), hand: None, since };
 
     let backs_up = |process: &Process| process.line().contains(" licensing backup ");
-    let hand = scene.stopped("ums3", backs_up);
-    scene.hand = Some(hand);
-    look(Moment::SafetyBackup, &scene);
-    thaw(hand);
-
+    let saving = scene.stopped("ums3", backs_up);
     let hand = scene.stopped("ums1", backs_up);
+    scene.hand = Some(saving);
+    look(Moment::SafetyBackup, &scene);
+    thaw(saving);
+
+    let (ums, work) = (scene.state("ums3").join("ums"), scene.state("ums3").join("work"));
+    wait_for_blocking("the safety backup's end", SOON, || {
+        let left = [&ums, &work].into_iter().map(|dir| files(dir).len()).sum::<usize>();
+        (left == 0 && !files(&scene.state("ums3").join("vault")).is_empty()).then_some(())
+    });
     scene.hand = Some(hand);
     freeze(scene.umsid.pid());
     look(Moment::Backup, &scene);
@@ -296,7 +301,7 @@ fn what_is_in_the_clear_is_in_one_private_file_for_one_command() {
             (format!("agent-{server}/state/ums/password-*"), ("a password", [0o600, 0o700, 0o700]))
         };
         let expected = match moment {
-            Moment::SafetyBackup => vec![password("ums3")],
+            Moment::SafetyBackup => vec![password("ums3"), password("ums1")],
             Moment::Backup => vec![password("ums1")],
             // The file is umsadmin-cli's, its directory ours.
             Moment::Sealing => {

@@ -207,10 +207,10 @@ fn before_the_restore_on_ums2(place: &Place, change: impl FnOnce()) -> crate::pl
 
 /// The same with Main, between the survey and its backup.
 fn before_the_backup_on_main(place: &Place, change: impl FnOnce()) -> crate::place::Watched {
-    place.lab.set("ums3", "backup_delay_ms", "1000").unwrap();
-    let mut umsid = place.watch(&SYNC);
-    umsid.until("the safety backup of ums3", |event| does(event, "ums3", "backing up the UMS ID"));
+    let umsid = place.watch_with(&[("UMSID_FAULT", "stop@journal leased before")], &SYNC);
+    until_frozen(umsid.pid());
     change();
+    thaw(umsid.pid());
     umsid
 }
 
