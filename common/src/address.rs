@@ -27,11 +27,42 @@ pub fn check_address(address: &str) -> Result<(), String> {
     }
 }
 
+/// What people write for an address, `HOST` or `HOST:PORT`, as `host:port` in lower case. An IPv6 address may stand without
+/// brackets where no port follows.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn with_port(text: &str, default: u16) -> Result<String, String> {
+    let bare_ipv6 = text.parse::<std::net::Ipv6Addr>().is_ok();
+    let has_port = !bare_ipv6 && text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let address = match (bare_ipv6, has_port) {
+        (true, _) => format!("[{text}]:{default}"),
+        (false, true) => text.to_owned(),
+        (false, false) => format!("{text}:{default}"),
+    }
+    .to_lowercase();
+    check_address(&address).map(|()| address)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_port_is_added_where_none_is() {
+        for (text, address) in [
+            ("UMS1", "ums1:8643"),
+            ("ums1:1", "ums1:1"),
+            ("2001:DB8::5", "[2001:db8::5]:8643"),
+            ("[::1]", "[::1]:8643"),
+            ("[::1]:9", "[::1]:9"),
+        ] {
+            assert_eq!(with_port(text, 8643).as_deref(), Ok(address));
+        }
+        assert!(with_port("", 8643).is_err() && with_port("a b", 8643).is_err());
+    }
 
     #[test]
     fn addresses_are_host_and_port() {

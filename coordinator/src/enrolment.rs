@@ -363,7 +363,11 @@ fn is_other(candidate: &Candidate, cluster: &ClusterName, name: &ServerName) -> 
     (cluster, name) != (&candidate.cluster, &candidate.name)
 }
 
-fn address_is_free(inventory: &Inventory, candidate: &Candidate) -> Result<(), EnrolmentError> {
+/// Makes sure that no other server is enrolled with a candidate's address.
+///
+/// # Errors
+/// [`EnrolmentError::AddressTaken`].
+pub fn address_is_free(inventory: &Inventory, candidate: &Candidate) -> Result<(), EnrolmentError> {
     let taken = inventory.servers().find(|(cluster, name, server)| {
         server.straight().is_some_and(|address| address.eq_ignore_ascii_case(&candidate.address))
             && is_other(candidate, cluster, name)

@@ -2,7 +2,7 @@
 //!
 //! [`cli`] reads the command line, one sub-command in one file; [`exit`] says how it ends. What is known is in one
 //! directory, [`home`]: the servers ([`inventory`]), the right to speak to their agents ([`authority`]), the journal of
-//! runs ([`journal`]). [`enrolment`] is how a server gets in. If the journal is lost, the agents have [`copies`].
+//! runs ([`journal`]). [`enrolment`] is how a server gets in, many at once from what [`ansible`] knows of them. If the journal is lost, the agents have [`copies`].
 //!
 //! Only [`agents`] dials. A [`survey`] asks all agents of a cluster at once and is then judged; survey and request become a
 //! [`plan`], a value that can be printed and compared. A [`run`] carries it out, [`step`] by step, each in the journal
@@ -14,6 +14,7 @@
 //! What a coordinator cannot do: open a backup, take silence for success, or take up a step that is not on record.
 
 pub mod agents;
+pub mod ansible;
 pub mod authority;
 pub mod cli;
 pub mod condition;

@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
-use umsid_common::address::check_address;
+use umsid_common::address::with_port;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_common::pairing::{PairingCode, Secret};
 use umsid_common::tls::Patience;
@@ -24,6 +24,10 @@ use crate::exit::{Exit, Refusal};
 use crate::home::Home;
 use crate::inventory::Inventory;
 
+mod from_ansible;
+
+use from_ansible::FromAnsible;
+
 /// How long to wait before asking a server again whether its agent waits to be enrolled.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -37,14 +41,21 @@ Examples:
   umsid enroll --join-files ./join --cluster hamburg ums1 ums2 ums3 --wait 30m
       makes ./join/ums1.join …; put each on its server, run `umsid-agent enroll --join FILE` there;
       the same command again goes on where it was
+  ansible-inventory -i hosts.ini --list | umsid enroll --from-ansible - --group ums_hamburg \\
+      --cluster hamburg --join-files ./join --dry-run
+      shows what would be made for the hosts of this group of an Ansible inventory; without --dry-run makes it
   umsid enroll ums4 --via ums1 --cluster hamburg
       a server that only ums1 reaches: where it is from there, `[gateway]` in the agent.toml of ums1 says
 
-A code given with --code can be seen by others on this machine while the command runs; `--code -` and the prompt cannot.")]
+A code given with --code can be seen by others on this machine while the command runs; `--code -` and the prompt cannot.
+Of an Ansible host are read: its name, `ansible_host`, and the variables umsid_name, umsid_address, umsid_site, umsid_via, and
+umsid_agent_name and umsid_agent_port of the role umsid_agent. The port of ssh, `ansible_port`, is not.")]
 pub(super) struct Enroll {
     /// Servers by host name or address, the port is 8643 unless given; with --via by the names they are to have
-    #[arg(required = true, value_name = "HOST[:PORT]")]
+    #[arg(required_unless_present = "from_ansible", value_name = "HOST[:PORT]")]
     hosts: Vec<String>,
+    #[command(flatten)]
+    ansible: FromAnsible,
     /// The UMS installation they belong to
     #[arg(long)]
     cluster: ClusterName,
@@ -88,8 +99,14 @@ impl Enroll {
         if let Some(gateway) = &self.via {
             inventory.server(&self.cluster, gateway)?;
         }
-        let candidates =
-            self.hosts.iter().map(|host| self.candidate(host)).collect::<anyhow::Result<Vec<_>>>()?;
+        let candidates = match self.ansible.read(context, &self, &inventory)? {
+            Some(found) if self.ansible.dry_run => return from_ansible::show(context, &found),
+            Some(found) => {
+                context.out.say(from_ansible::table(context, &found));
+                found.into_iter().map(|found| found.candidate).collect()
+            }
+            None => self.hosts.iter().map(|host| self.candidate(host)).collect::<anyhow::Result<Vec<_>>>()?,
+        };
         twice(&candidates)?;
         let authority = context.authority()?;
         self.passphrase.unlock(&authority)?;
@@ -107,15 +124,8 @@ impl Enroll {
         if let Some(gateway) = &self.via {
             return self.behind(host, gateway);
         }
-        let bare_ipv6 = host.parse::<std::net::Ipv6Addr>().is_ok();
-        let has_port = !bare_ipv6 && host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        let address = match (bare_ipv6, has_port) {
-            (true, _) => format!("[{host}]:{DEFAULT_PORT}"),
-            (false, true) => host.to_owned(),
-            (false, false) => format!("{host}:{DEFAULT_PORT}"),
-        }
-        .to_lowercase();
-        check_address(&address).map_err(|why| usage(why).remedy("name servers as HOST or HOST:PORT"))?;
+        let address = with_port(host, DEFAULT_PORT)
+            .map_err(|why| usage(why).remedy("name servers as HOST or HOST:PORT"))?;
         let name = match &self.name {
             Some(_) if self.hosts.len() > 1 => {
                 return Err(usage("--name goes with one server only".into())
@@ -222,13 +232,18 @@ impl Enroll {
         let (authority, home) = (Arc::new(authority), Arc::new(context.home.clone()));
         let wait = self.wait.map(|wait| wait.unsigned_abs()).unwrap_or_default();
         let until = Instant::now() + wait;
-        let mut rows = Vec::new();
+        let (mut rows, mut worst) = (Vec::new(), Exit::Success);
         for candidate in candidates {
             if inventory.server(&candidate.cluster, &candidate.name).is_ok() {
                 rows.push(already(&candidate));
                 continue;
             }
             let (secret, _) = files.prepare(&inventory.trust_domain, &candidate, Timestamp::now())?;
+            if let Some(gateway) = not_enrolled_gateway(inventory, &candidate) {
+                worst = Exit::Unreachable;
+                rows.push(behind_nobody(&candidate, gateway));
+                continue;
+            }
             let waiter = Waiter {
                 home: home.clone(),
                 authority: authority.clone(),
@@ -240,16 +255,16 @@ impl Enroll {
                 (candidate, result)
             });
         }
-        if !tries.is_empty() {
+        let open = tries.len() + rows.iter().filter(|row| row.state == "waiting").count();
+        if open > 0 {
             let limit =
                 if wait.is_zero() { String::new() } else { format!("; waiting until {}", clock(wait)) };
             context.out.say(format_args!(
                 "{} in {}: put each on its server and run `umsid-agent enroll --join FILE` there{limit}",
-                count(tries.len(), "join file"),
+                count(open, "join file"),
                 dir.display(),
             ));
         }
-        let mut worst = Exit::Success;
         while let Some(joined) = tries.join_next().await {
             let (candidate, result) = joined.context("enrolling a server broke off")?;
             let row = match &result {
@@ -369,6 +384,16 @@ fn row_of(candidate: &Candidate, result: &Result<Enrolled, EnrolmentError>) -> R
         detail,
         certificate_until,
     }
+}
+
+/// The gateway that has to be enrolled before this server can be.
+fn not_enrolled_gateway<'a>(inventory: &Inventory, candidate: &'a Candidate) -> Option<&'a ServerName> {
+    candidate.via.as_ref().filter(|gateway| inventory.server(&candidate.cluster, gateway).is_err())
+}
+
+fn behind_nobody(candidate: &Candidate, gateway: &ServerName) -> Row {
+    let detail = format!("for its gateway {gateway}, which is to be enrolled first");
+    Row { state: "waiting", detail, ..already(candidate) }
 }
 
 fn already(candidate: &Candidate) -> Row {

@@ -72,6 +72,39 @@ impl JoinFiles {
         self.dir.join(format!("{}.join", candidate.name))
     }
 
+    /// Whether a good join file of this server is there; nothing is changed.
+    ///
+    /// # Errors
+    /// If what is there is no join file, or is somebody else's.
+    pub fn is_there(
+        &self,
+        trust_domain: &TrustDomain,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<bool, JoinFilesError> {
+        Ok(self.look(trust_domain, candidate, now)?.is_some())
+    }
+
+    /// The join file of this server, unless there is none or an expired one.
+    fn look(
+        &self,
+        trust_domain: &TrustDomain,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<Option<JoinFile>, JoinFilesError> {
+        let path = self.path(candidate);
+        let Some(there) = read(&path)? else { return Ok(None) };
+        let whom = |domain: &TrustDomain, cluster: &dyn std::fmt::Display, server: &dyn std::fmt::Display| {
+            format!("{cluster}/{server} of {domain}")
+        };
+        let found = whom(&there.trust_domain, &there.cluster, &there.server);
+        let wanted = whom(trust_domain, &candidate.cluster, &candidate.name);
+        if found != wanted {
+            return Err(JoinFilesError::Foreign { path, found, wanted });
+        }
+        Ok(Some(there).filter(|there| there.expires > now))
+    }
+
     /// The secret of this server's join file, which is made if there is none or an expired one.
     ///
     /// # Errors
@@ -83,19 +116,8 @@ impl JoinFiles {
         now: Timestamp,
     ) -> Result<(Secret, Prepared), JoinFilesError> {
         let path = self.path(candidate);
-        if let Some(there) = read(&path)? {
-            let whom =
-                |domain: &TrustDomain, cluster: &dyn std::fmt::Display, server: &dyn std::fmt::Display| {
-                    format!("{cluster}/{server} of {domain}")
-                };
-            let found = whom(&there.trust_domain, &there.cluster, &there.server);
-            let wanted = whom(trust_domain, &candidate.cluster, &candidate.name);
-            if found != wanted {
-                return Err(JoinFilesError::Foreign { path, found, wanted });
-            }
-            if there.expires > now {
-                return Ok((there.secret()?, Prepared::Kept));
-            }
+        if let Some(there) = self.look(trust_domain, candidate, now)? {
+            return Ok((there.secret()?, Prepared::Kept));
         }
         let expires = now + LIFE;
         let file =

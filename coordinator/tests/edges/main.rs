@@ -1,6 +1,7 @@
 //! The edges of the coordinator: the real command, real agents, real sockets. Refusals first of all.
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had is a failure")]
 
+mod ansible;
 mod checking;
 mod enrolment;
 #[cfg(target_os = "linux")]
