@@ -40,6 +40,8 @@ pub enum Exit {
     Certificate = 7,
     /// A person has to decide.
     NeedsOperator = 8,
+    /// Outside of the window of a site.
+    NotNow = 9,
     /// Stopped by Ctrl-C.
     Interrupted = 130,
 }
@@ -58,6 +60,7 @@ pub const TABLE: &[(Exit, &str)] = &[
         Exit::NeedsOperator,
         "a server is in a state a person has to decide on, or a run is stuck on its way back; the command to type is printed",
     ),
+    (Exit::NotNow, "the window of a site is closed, or too little of it is left; when it opens is printed"),
     (Exit::Interrupted, "interrupted; a run can be taken up again by `umsid resume`"),
 ];
 
@@ -382,7 +385,7 @@ mod tests {
     fn every_code_is_in_the_table_once() {
         let mut codes: Vec<_> = TABLE.iter().map(|(exit, _)| exit.code()).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130]);
     }
 
     #[test]

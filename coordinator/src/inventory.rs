@@ -19,6 +19,12 @@ const PREFACE: &str = "\
 #   main = \"SERVER\"            the server whose UMS ID is Main, where you want to say so yourself
 #   main_fingerprint = \"…\"     the SHA-256 fingerprint the Main UMS ID must have
 #   escrow = \"age1…\"           an age recipient that can open every backup too
+# and of each site in a cluster, under [clusters.CLUSTER.sites.SITE]:
+#   max_down = 2               how many of its servers may be away at a time; 1 unless you say so
+#   order = 1                  its turn: the lowest number first, sites without a number last, by name
+#   window = \"Sun 02:00-04:00\"  when its servers may be restored and restarted, or a list of such; otherwise at any time
+#   time_zone = \"Europe/Berlin\" whose clock that is; otherwise this host's
+#   takes = \"20min\"            how long one server is then away; otherwise as long as the last time, or 20 minutes
 ";
 
 /// All clusters.
@@ -45,6 +51,9 @@ pub struct Cluster {
     /// Somebody who can open every backup too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escrow: Option<Recipient>,
+    /// What is said of its sites; of most, nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sites: BTreeMap<SiteName, Site>,
     /// Its servers.
     #[serde(default)]
     pub servers: BTreeMap<ServerName, Server>,
@@ -319,6 +328,14 @@ fn key_at(table: &dyn toml_edit::TableLike, at: usize) -> Vec<String> {
 
 /// The key at fault and what is wrong with it.
 fn contradiction(inventory: &Inventory) -> Option<(String, String)> {
+    let sites = inventory.clusters.iter().flat_map(|(cluster, content)| {
+        content.sites.iter().map(move |(name, site)| (format!("clusters.{cluster}.sites.{name}"), site))
+    });
+    for (key, site) in sites {
+        if let Some((of, why)) = site.complaint() {
+            return Some((format!("{key}.{of}"), why));
+        }
+    }
     let mut addresses: BTreeMap<String, String> = BTreeMap::new();
     let mut recipients: BTreeMap<&str, String> = BTreeMap::new();
     for (cluster, name, server) in inventory.servers() {
@@ -400,6 +417,10 @@ fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut)) -> Result<Inventory,
     durable::replace(path, text.as_bytes(), Access::Private)?;
     Ok(inventory)
 }
+
+mod site;
+
+pub use site::Site;
 
 #[cfg(test)]
 mod tests;

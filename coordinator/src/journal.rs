@@ -329,6 +329,8 @@ pub struct History {
     pub main: Option<ServerName>,
     /// Seconds the newest restart of each server took, until it was healthy.
     pub restarts: BTreeMap<ServerName, u64>,
+    /// Seconds the newest restore on each server took.
+    pub restores: BTreeMap<ServerName, u64>,
 }
 
 impl History {
@@ -338,9 +340,13 @@ impl History {
             self.main = state.plan().main.as_ref().map(|main| main.server.clone());
         }
         for step in state.all_steps() {
-            let What::Restart { server } = &step.what else { continue };
+            let (server, took) = match &step.what {
+                What::Restart { server } => (server, &mut self.restarts),
+                What::Restore { server } => (server, &mut self.restores),
+                _ => continue,
+            };
             if let Some(StepResult::Done { ums_ms, .. }) = state.result(step.no) {
-                self.restarts.entry(server.clone()).or_insert(ums_ms.div_ceil(1000));
+                took.entry(server.clone()).or_insert(ums_ms.div_ceil(1000));
             }
         }
     }

@@ -10,11 +10,14 @@ use umsid_common::seal::Recipient;
 
 use crate::inventory::Cluster;
 use crate::survey::{Assessment, Baseline, MainServer, Named, Survey, SyncState, Verdict};
+use crate::window::Window;
 
+pub mod hours;
 mod make;
 mod preflight;
 mod restore_own;
 
+pub use hours::{Forecast, Hours, Opening};
 pub use make::make;
 pub use preflight::{Refusal, RefusalKind, preflight};
 pub use restore_own::{roll_back, touched};
@@ -45,6 +48,9 @@ pub struct Request {
     /// not documented (UMS_FACTS §2).
     #[serde(default)]
     pub verify_after_restart: bool,
+    /// Disturb servers whatever the windows of their sites.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_windows: bool,
     /// Seconds to wait before the whole cluster is verified: messages between servers lag about 30 (UMS_FACTS §6).
     pub settle_s: u64,
 }
@@ -62,6 +68,7 @@ impl Request {
             restart_first: false,
             rehearse: false,
             verify_after_restart: false,
+            ignore_windows: false,
             settle_s: 45,
         }
     }
@@ -121,6 +128,9 @@ pub struct Plan {
     pub escrow: Option<Recipient>,
     /// Every server that takes part, and what it was planned on.
     pub servers: BTreeMap<ServerName, Facts>,
+    /// When the servers may be disturbed whose sites have windows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hours: BTreeMap<ServerName, Hours>,
     /// The servers to be synchronized, the canary first.
     pub targets: Vec<ServerName>,
     /// What will be done.
@@ -356,6 +366,12 @@ impl Plan {
                 (None, None) => {}
             }
         }
+        let windows = |plan: &Plan| -> BTreeMap<ServerName, Vec<Window>> {
+            plan.hours.iter().map(|(server, hours)| (server.clone(), hours.windows.clone())).collect()
+        };
+        if windows(self) != windows(now) {
+            differences.push("servers may be disturbed at other times now".to_owned());
+        }
         if self.escrow != now.escrow {
             differences.push("another escrow recipient may open the backups now".to_owned());
         }
@@ -423,6 +439,8 @@ pub struct Basis<'a> {
     pub named: &'a Named,
     /// Seconds the last restart of each server took, where one is on record.
     pub restarts: &'a BTreeMap<ServerName, u64>,
+    /// Seconds the last restore on each server took, where one is on record.
+    pub restores: &'a BTreeMap<ServerName, u64>,
 }
 
 #[cfg(test)]

@@ -279,6 +279,7 @@ fn line(board: &Board, recorded: &Recorded) -> Option<String> {
             format!("{}: {} begun by {by}", plan.cluster, plan.request.kind.as_str())
         }
         Event::Leased { .. } => format!("{whole}: locked for this run"),
+        Event::WindowsIgnored { by } => format!("{whole}: the windows of sites are ignored, by {by}"),
         Event::Started { step: no, attempt } => {
             let (place, title) = step(no)?;
             let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };

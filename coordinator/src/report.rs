@@ -236,6 +236,7 @@ impl Standstill {
             HaltKind::LeaseLost => Exit::Locked,
             HaltKind::Unreachable => Exit::Unreachable,
             HaltKind::Certificate => Exit::Certificate,
+            HaltKind::Window => Exit::NotNow,
             HaltKind::Unknown | HaltKind::Partial | HaltKind::Stuck => Exit::NeedsOperator,
             HaltKind::Failed if self.on_the_way_back => Exit::NeedsOperator,
             HaltKind::Failed => self.code.map_or(Exit::Failed, exit::of_code),
@@ -292,13 +293,20 @@ fn advice(run: &RunId, state: &State) -> Vec<Advice> {
         return Vec::new();
     }
     let back = state.turned_back().is_some();
+    let window = matches!(state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::Window);
     let overtaken = matches!(state.standing(), Standing::Halted(halt) if halt.kind == HaltKind::LeaseLost);
     let mut advice = Vec::new();
     if overtaken {
         let command = format!("umsid status {cluster}");
         advice.push(advise(command, "shows how the servers stand, and who is at work there".to_owned()));
     }
-    advice.push(advise(
+    if window {
+        let wait = "waits until the window is open, and goes on then".to_owned();
+        advice.push(advise(format!("umsid resume {run} --wait-for-window"), wait));
+        let now = "goes on now all the same".to_owned();
+        advice.push(advise(format!("umsid resume {run} --ignore-windows"), now));
+    }
+    let resume = advise(
         format!("umsid resume {run}"),
         match (back, overtaken) {
             (true, true) => {
@@ -309,7 +317,8 @@ fn advice(run: &RunId, state: &State) -> Vec<Advice> {
             (false, false) => "goes on where it stands",
         }
         .to_owned(),
-    ));
+    );
+    advice.extend((!window).then_some(resume));
     let stuck = match state.standing() {
         Standing::Halted(halt) => halt.stuck.as_ref().map(|stuck| stuck.server.to_string()),
         _ => None,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::survey::Survey;
 
 mod copies;
 mod event;
+mod in_time;
 mod lease;
 mod next;
 mod state;
@@ -31,6 +32,7 @@ mod stuck;
 
 use copies::Copies;
 pub use event::{Ending, Event, Halt, HaltKind, Recorded, StepResult, Stuck, Yield};
+pub use in_time::{closing, in_time, waits_at};
 pub(crate) use lease::{LARGEST_EPOCH, is_fence};
 pub use lease::{LeaseError, Leases};
 pub use next::{Next, next};
@@ -169,8 +171,8 @@ pub async fn begin(journal: &Journal, plan: Plan, crew: &Crew) -> Result<RunLog,
     Ok(log)
 }
 
-/// Takes up a run where its journal ends.
-pub async fn resume(mut log: RunLog, crew: &Crew) -> Result<RunLog, RunError> {
+/// Takes up a run where its journal ends; `ignore_windows`: whatever the windows of sites.
+pub async fn resume(mut log: RunLog, ignore_windows: bool, crew: &Crew) -> Result<RunLog, RunError> {
     if log.is_over() {
         return Err(RunError::Over(log.run().clone()));
     }
@@ -179,8 +181,9 @@ pub async fn resume(mut log: RunLog, crew: &Crew) -> Result<RunLog, RunError> {
     let mut needed = needed(log.state());
     needed.extend(tidied(log.state(), crew));
     let leases = Leases::take(log.run(), held(&log), log.state().plan(), &needed, crew).await?;
-    let skipped = out_of_reach(log.state(), crew);
-    carry_out(&mut log, leases, crew, skipped).await?;
+    let ignored = ignore_windows.then(|| Event::WindowsIgnored { by: crew.by.clone() });
+    let first = ignored.into_iter().chain(out_of_reach(log.state(), crew)).collect();
+    carry_out(&mut log, leases, crew, first).await?;
     Ok(log)
 }
 
@@ -192,7 +195,7 @@ pub async fn turn_back(mut log: RunLog, servers: &[ServerName], crew: &Crew) -> 
     let same_way = servers.is_empty() || is_same_way(log.state(), servers);
     let open = log.state().steps().any(|step| !log.state().is_settled(step.no));
     if log.state().turned_back().is_some() && open && same_way {
-        return resume(log, crew).await;
+        return resume(log, false, crew).await;
     }
     overtaken(&log, true, crew).await?;
     copies::taken_up_elsewhere(&log, crew).await?;
@@ -387,7 +390,10 @@ impl Session<'_> {
             }
             let next = match &self.halting {
                 Some(_) => Next::Wait,
-                None => next(self.log.state(), &self.running),
+                None => {
+                    let next = next(self.log.state(), &self.running);
+                    in_time(self.log.state(), next, &self.running, &Zoned::now())
+                }
             };
             if self.is_to_be_known(&next) {
                 self.commit().await?;

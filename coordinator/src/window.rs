@@ -27,6 +27,9 @@ const WEEK: [(Weekday, &str); 7] = [
 /// How far ahead windows are looked at that follow each other without a gap: one that is always open has a week left.
 const FAR: i32 = 8;
 
+/// How far ahead one is looked for that is long enough: windows repeat every week, but for the days the clock is changed.
+const FAR_FOR: i32 = 22;
+
 /// How far ahead the next window is looked for; one that the clock skips comes again a week later.
 const FARTHEST: i32 = 366;
 
@@ -85,6 +88,20 @@ impl Window {
         let next = self.spans(&after, 0, FARTHEST).map(|(opens, _)| opens).find(|opens| *opens > after);
         // There is one within days, unless the calendar ends before.
         next.unwrap_or(after)
+    }
+
+    /// When it opens next, later than this moment, for at least so long; `None`: it is never open so long.
+    pub fn next_for(&self, after: &Zoned, takes: SignedDuration) -> Option<Zoned> {
+        let after = self.on_its_clock(after);
+        let mut openings = self.spans(&after, -1, FAR_FOR).map(|(opens, _)| opens);
+        openings.find(|opens| *opens > after && self.fits(opens, takes))
+    }
+
+    /// The same window by this clock, unless it names one itself.
+    #[must_use]
+    pub fn or_by(mut self, zone: Option<&TimeZone>) -> Self {
+        self.zone = self.zone.or_else(|| zone.cloned());
+        self
     }
 
     fn on_its_clock(&self, moment: &Zoned) -> Zoned {

@@ -50,8 +50,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) enum Work {
     /// A new run.
     Begin(Plan),
-    /// A run that stands still.
-    Resume(RunLog),
+    /// A run that stands still; whether windows are ignored from here on.
+    Resume(RunLog, bool),
     /// A run to be undone, on these servers or all it touched.
     TurnBack(RunLog, Vec<ServerName>),
 }
@@ -60,7 +60,7 @@ impl Work {
     fn plan(&self) -> &Plan {
         match self {
             Self::Begin(plan) => plan,
-            Self::Resume(log) | Self::TurnBack(log, _) => log.state().plan(),
+            Self::Resume(log, _) | Self::TurnBack(log, _) => log.state().plan(),
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) async fn drive(
     let plan = work.plan().clone();
     let more: Vec<_> = match &work {
         Work::Begin(_) => Vec::new(),
-        Work::Resume(log) | Work::TurnBack(log, _) => log.state().steps().cloned().collect(),
+        Work::Resume(log, _) | Work::TurnBack(log, _) => log.state().steps().cloned().collect(),
     };
     let display = Arc::new(Display::new(context.out, &plan, &more));
     let stop = context.stop.clone();
@@ -110,7 +110,7 @@ pub(super) async fn carry_out(
 ) -> anyhow::Result<Report> {
     let (events_before, by_request) = match &work {
         Work::Begin(_) => (0, false),
-        Work::Resume(log) => (log.events().len(), false),
+        Work::Resume(log, _) => (log.events().len(), false),
         Work::TurnBack(log, _) => (log.events().len(), true),
     };
     let survey_ums_ms = situation.survey.ums_ms();
@@ -132,7 +132,7 @@ pub(super) async fn carry_out(
     };
     let log = match work {
         Work::Begin(plan) => run::begin(&situation.journal, plan, &crew).await,
-        Work::Resume(log) => run::resume(log, &crew).await,
+        Work::Resume(log, ignore_windows) => run::resume(log, ignore_windows, &crew).await,
         Work::TurnBack(log, servers) => run::turn_back(log, &servers, &crew).await,
     };
     let log = log.map_err(|error| with_run(error, display))?;

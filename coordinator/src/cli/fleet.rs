@@ -376,6 +376,7 @@ fn exit_of(endings: &[Ending]) -> Exit {
         Exit::Unreachable,
         Exit::Locked,
         Exit::NotInSync,
+        Exit::NotNow,
         Exit::Success,
     ];
     let found = order.into_iter().find(|exit| endings.iter().any(|ending| ending.exit == exit.code()));
@@ -409,6 +410,7 @@ mod tests {
         }
         assert_eq!(exit_of(&[ending(Exit::NotInSync), ending(Exit::NeedsOperator)]), Exit::NeedsOperator);
         assert_eq!(exit_of(&[ending(Exit::Unreachable), ending(Exit::NotInSync)]), Exit::Unreachable);
+        assert_eq!(exit_of(&[ending(Exit::NotNow), ending(Exit::Success)]), Exit::NotNow);
         // A kind that is not in the order is no success.
         assert_eq!(exit_of(&[ending(Exit::Success), ending(Exit::WrongPassword)]), Exit::Failed);
     }

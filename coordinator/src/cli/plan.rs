@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use jiff::Zoned;
 use serde::{Deserialize, Serialize};
 use umsid_common::digest::{Digest, Fingerprint};
 use umsid_common::durable::{self, Access};
 use umsid_common::name::{ClusterName, ServerName};
 
 use super::prepare::{Situation, refuse};
-use super::printout::Cell;
+use super::printout::{Cell, Tone};
 use super::{Context, Format, count};
 use crate::exit::{self, Exit};
-use crate::plan::{self, Kind, Plan, Refusal, Request, RestartScope, What};
+use crate::plan::{self, Forecast, Kind, Plan, Refusal, RefusalKind, Request, RestartScope, What, hours};
 use crate::survey::SyncState;
 
 /// Largest plan file that is read, in bytes. A plan for fifty servers has a tenth of a megabyte.
@@ -29,7 +30,8 @@ Examples:
   umsid plan hamburg --only ums3 --out friday.json
   umsid sync --plan friday.json     carries out exactly that, or refuses if the facts have changed
 
-Nothing is changed. Exit code 0 if the plan could be carried out now.")]
+Nothing is changed. Exit code 0 if nothing speaks against carrying the plan out but, perhaps, that a site's window is closed now;
+when it opens is said.")]
 pub(super) struct PlanCommand {
     /// Which cluster [default: the only one there is]
     cluster: Option<ClusterName>,
@@ -52,7 +54,7 @@ pub(super) struct Wish {
     /// Synchronize only these servers; of the others none is restarted unless --restart all is given
     #[arg(long, value_name = "SERVER", num_args = 1.., value_delimiter = ',')]
     only: Vec<ServerName>,
-    /// How many servers at a time, after the first; of one site never more than one
+    /// How many servers at a time, after the first; of one site never more than its `max_down` in inventory.toml, or one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Which servers are restarted [default: all; with --only: restored]
@@ -70,6 +72,9 @@ pub(super) struct Wish {
     /// Take a restore that shows no effect for one that shows only after the restart
     #[arg(long)]
     verify_after_restart: bool,
+    /// Restore and restart servers whatever the windows of their sites
+    #[arg(long)]
+    ignore_windows: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -103,6 +108,7 @@ impl Wish {
             rehearse: self.rehearse,
             settle_s: self.settle,
             verify_after_restart: self.verify_after_restart,
+            ignore_windows: self.ignore_windows,
         }
     }
 }
@@ -157,8 +163,16 @@ pub(super) fn present(
     } else if !plan.is_empty() {
         context.out.text(text(context, &plan).trim_end())?;
     }
+    // A plan is made on Friday for the night on Sunday.
+    let (closed, refusals): (Vec<_>, Vec<_>) =
+        refusals.into_iter().partition(|refusal| refusal.kind == RefusalKind::Window);
     if !refusals.is_empty() {
         return Err(refuse(context, &refusals));
+    }
+    for closed in closed {
+        context
+            .out
+            .say(format_args!("it cannot be begun now: {}\n  what to do: {}", closed.what, closed.remedy));
     }
     if let Some(path) = file {
         PlanFile::write(path, &plan)?;
@@ -211,21 +225,27 @@ pub(super) fn text(context: &Context, plan: &Plan) -> String {
         });
         let _ = writeln!(text, "to be synchronized: {}", targets.collect::<Vec<_>>().join(", "));
     }
+    let forecast = plan.forecast(&Zoned::now());
     let rows = plan.steps.iter().map(|step| {
         let downtime = match (&step.what, step.downtime_s) {
             (What::Restart { .. }, Some(seconds)) => format!("about {seconds} s"),
             (What::Restart { .. }, None) => "no restart on record".to_owned(),
             _ => "-".to_owned(),
         };
-        vec![
+        let mut row = vec![
             Cell::plain(step.no),
             Cell::plain(step.what.server().map_or("cluster", ServerName::as_str)),
             Cell::plain(step.what.title()),
             Cell::plain(&step.why),
             Cell::plain(downtime),
-        ]
+        ];
+        if !forecast.is_empty() {
+            row.push(window(forecast.iter().find(|forecast| forecast.step == step.no)));
+        }
+        row
     });
-    let header = ["STEP", "SERVER", "WHAT", "WHY", "DOWNTIME"];
+    let mut header = vec!["STEP", "SERVER", "WHAT", "WHY", "DOWNTIME"];
+    header.extend((!forecast.is_empty()).then_some("WINDOW"));
     let _ = writeln!(text, "\n{}\n", context.out.rendered(&header, rows.collect()));
     for note in &plan.notes {
         let _ = writeln!(text, "note: {note}");
@@ -239,6 +259,19 @@ pub(super) fn text(context: &Context, plan: &Plan) -> String {
         plan.digest()
     );
     text
+}
+
+/// The window a step falls in, and when it is begun there if what is reckoned comes true.
+fn window(forecast: Option<&Forecast>) -> Cell {
+    match forecast {
+        None => Cell::plain("-"),
+        Some(Forecast { begins: Some(begins), hours, .. }) => {
+            Cell::plain(format_args!("{hours}: about {}", hours::moment(begins)))
+        }
+        Some(Forecast { begins: None, hours, .. }) => {
+            Cell::new(format_args!("{hours}: never long enough"), Tone::Bad)
+        }
+    }
 }
 
 /// A plan in a file, with its digest: what was altered is noticed.

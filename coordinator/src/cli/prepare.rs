@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use jiff::Zoned;
 use umsid_common::name::{ClusterName, Role, RunId, ServerName};
 
 use super::printout::Printout;
@@ -164,9 +165,11 @@ impl Situation {
             assessment: &self.assessment,
             named: &self.named,
             restarts: &self.history.restarts,
+            restores: &self.history.restores,
         };
         let plan = plan::make(&basis, request);
-        let refusals = plan::preflight(&basis, request, &plan);
+        let mut refusals = plan::preflight(&basis, request, &plan);
+        refusals.extend(plan.closed(&Zoned::now()));
         (plan, refusals)
     }
 
@@ -376,6 +379,7 @@ fn exit_of(kind: RefusalKind) -> Exit {
         RefusalKind::Main => Exit::NeedsOperator,
         RefusalKind::Servers => Exit::Failed,
         RefusalKind::Unknown => Exit::NotInSync,
+        RefusalKind::Window => Exit::NotNow,
     }
 }
 
@@ -388,6 +392,7 @@ fn precedence(exit: Exit) -> usize {
         Exit::NeedsOperator,
         Exit::Failed,
         Exit::NotInSync,
+        Exit::NotNow,
     ];
     order.iter().position(|other| *other == exit).unwrap_or(order.len())
 }

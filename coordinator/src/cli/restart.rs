@@ -26,13 +26,21 @@ pub(super) struct Restart {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Whatever the windows of their sites
+    #[arg(long)]
+    ignore_windows: bool,
     #[command(flatten)]
     patience: Patience,
 }
 
 impl Restart {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let request = Request { kind: Kind::Restart, only: each_once(self.only), ..Request::sync() };
+        let request = Request {
+            kind: Kind::Restart,
+            only: each_once(self.only),
+            ignore_windows: self.ignore_windows,
+            ..Request::sync()
+        };
         let situation = Situation::see(context, self.cluster.as_ref(), &request).await?;
         begin(context, situation, &request, None, self.yes, &self.patience).await
     }

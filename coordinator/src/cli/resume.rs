@@ -11,7 +11,7 @@ use super::drive::{Patience, Work, drive};
 use super::from_agents::take_over;
 use super::prepare::{Situation, lock, refuse};
 use super::runs::{cluster_of, newer_sync, open_journal, run_meant, unfinished};
-use super::wait_for::{WaitFor, wait_for};
+use super::wait_for::{WaitFor, wait_for, window};
 use crate::exit::{self, Exit};
 use crate::journal::RunLog;
 use crate::plan::Kind;
@@ -27,6 +27,7 @@ Examples:
                                   the newest run there, when the journal of this machine is lost or on another one
   umsid resume --wait-for ums3=4h
                                   ums3 is down until somebody switches it on
+  umsid resume --wait-for-window  the window of a site is closed: goes on when it opens
 
 What was begun on a server is taken up, never done twice.")]
 pub(super) struct Resume {
@@ -38,6 +39,12 @@ pub(super) struct Resume {
     /// Wait for a server that does not answer yet, before anything is done; more than one may be named
     #[arg(long, value_name = "SERVER=DURATION")]
     wait_for: Vec<WaitFor>,
+    /// Wait until the window of the servers that come next is open
+    #[arg(long, conflicts_with = "ignore_windows")]
+    wait_for_window: bool,
+    /// Go on whatever the windows of sites; the journal says so
+    #[arg(long)]
+    ignore_windows: bool,
     #[command(flatten)]
     patience: Patience,
 }
@@ -78,6 +85,9 @@ impl Resume {
                 ))
                 .into());
         }
+        if !self.ignore_windows {
+            window(context, log.state(), self.wait_for_window).await?;
+        }
         if !self.wait_for.is_empty() {
             let inventory = context.inventory()?;
             let agents = context.agents(&inventory, &context.authority()?)?;
@@ -85,7 +95,8 @@ impl Resume {
             wait_for(context, &agents, &plan.cluster, servers, &self.wait_for).await?;
         }
         let situation = situation_of(context, &log, &needed(log.state())).await?;
-        drive(context, situation, Work::Resume(log), &self.patience, Duration::ZERO).await
+        drive(context, situation, Work::Resume(log, self.ignore_windows), &self.patience, Duration::ZERO)
+            .await
     }
 }
 

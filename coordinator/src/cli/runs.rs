@@ -272,6 +272,7 @@ fn history(events: &[Recorded]) -> String {
         let what = match &recorded.event {
             Event::Begun { by, version, .. } => format!("begun by {by}, umsid {version}"),
             Event::Leased { epoch, by } => format!("servers locked by {by}, epoch {epoch}"),
+            Event::WindowsIgnored { by } => format!("windows ignored by {by}"),
             Event::TurnedBack { why, .. } => format!("went back: {why}"),
             Event::Halted(halt) => format!("halted: {}", halt.why),
             Event::Ended { outcome } => format!("ended: {}", outcome.as_str()),

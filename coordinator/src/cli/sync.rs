@@ -43,7 +43,7 @@ pub(super) struct Sync {
     max_clusters: u16,
     /// Carry out exactly this plan, made by `umsid plan --out`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["main", "main_fingerprint", "only", "batch", "restart",
-        "restart_first", "rehearse", "settle", "verify_after_restart"])]
+        "restart_first", "rehearse", "settle", "verify_after_restart", "ignore_windows"])]
     plan: Option<PathBuf>,
     #[command(flatten)]
     wish: Wish,

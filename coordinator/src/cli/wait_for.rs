@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use umsid_common::name::{ClusterName, ServerName};
 
 use super::Context;
@@ -13,9 +13,15 @@ use super::drive::duration;
 use crate::agents::{AgentError, Agents};
 use crate::exit::{self, Exit};
 use crate::inventory::Server;
+use crate::plan::Opening;
+use crate::plan::hours::moment;
+use crate::run::{State, closing, waits_at};
 
 /// How often is looked, at first and later.
 const PACE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The longest wait without a look at the clock.
+const PIECE: Duration = Duration::from_secs(30);
 
 /// A server, and for how long it is waited for: `ums3=4h`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +101,43 @@ async fn one(
             let what = format!("{server} did not answer, waited for since {since}");
             let remedy = "switch it on, or see what its umsid-agent says; then `umsid resume` again";
             Err(exit::Refusal::new(Exit::Unreachable, what).remedy(remedy).into())
+        }
+    }
+}
+
+/// Waits until a run that stands still may disturb the server that comes next, if it is to wait for that.
+///
+/// # Errors
+/// If it is not, and it may not now: with the moment when, and what to type. Nothing was done then.
+pub(super) async fn window(context: &Context, state: &State, wait: bool) -> anyhow::Result<()> {
+    let since = Zoned::now();
+    let Some((step, opening)) = waits_at(state, &since) else { return Ok(()) };
+    let why = closing(state, step, &since).unwrap_or_default();
+    let refuse =
+        |remedy: &str| exit::Refusal::new(Exit::NotNow, format!("nothing was done: {why}")).remedy(remedy);
+    let opens = match opening {
+        Opening::Now => return Ok(()),
+        Opening::At(opens) if wait => opens,
+        Opening::At(_) => {
+            return Err(refuse("--wait-for-window waits until then; --ignore-windows goes on now").into());
+        }
+        Opening::Never => {
+            return Err(
+                refuse("--ignore-windows goes on now; or roll the run back and begin a new one").into()
+            );
+        }
+    };
+    context.out.say(format_args!(
+        "waiting for a window since {} until {}: {why}",
+        moment(&since),
+        moment(&opens)
+    ));
+    // In pieces: the clock on the wall may be set, and a machine may sleep.
+    loop {
+        let left = opens.duration_since(&Zoned::now());
+        match Duration::try_from(left) {
+            Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(PIECE)).await,
+            _ => return Ok(()),
         }
     }
 }

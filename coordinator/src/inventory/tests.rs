@@ -231,6 +231,63 @@ fn altered() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn what_is_said_of_a_site_is_read_and_checked() {
+    let of = |said: &str| {
+        format!(
+            "trust_domain = \"lab\"\n[clusters.hamburg.sites.north]\n{said}\n{}",
+            text_of(&server("a:1", ONE), "ums1")
+        )
+    };
+    let site = |said: &str| {
+        load(&of(said)).unwrap().clusters[&"hamburg".parse().unwrap()].sites[&"north".parse().unwrap()]
+            .clone()
+    };
+    assert_eq!(site(""), Site::default());
+    assert_eq!((Site::default().max_down(), Site::default().windows()), (1, Vec::new()));
+    let north = site(
+        "max_down = 2\norder = 1\ntakes = \"20min\"\ntimezone = \"Europe/Berlin\"\nwindow = [\"Sun 02:00-04:00\", \"daily 03:00-03:30 UTC\"]",
+    );
+    assert_eq!(
+        (north.max_down(), north.order, north.takes),
+        (2, Some(1), Some(std::time::Duration::from_secs(1200)))
+    );
+    let windows: Vec<String> = north.windows().iter().map(ToString::to_string).collect();
+    assert_eq!(windows, ["Sun 02:00-04:00 Europe/Berlin", "daily 03:00-03:30 UTC"]);
+    assert_eq!(site("window = \"Sun 02:00-04:00\"").windows().len(), 1);
+    for (wrong, key, why) in [
+        ("max_down = 0", "max_down", "nonzero"),
+        ("window = \"Sun 2-4\"", "window", "is no time"),
+        ("window = 2", "window", "a window is a text"),
+        ("time_zone = \"Europe/Hamburg\"", "time_zone", "no time zone"),
+        ("windows = \"Sun 02:00-04:00\"", "windows", "unknown field"),
+        ("takes = \"long\"", "takes", ""),
+    ] {
+        let said = complaint(&of(wrong));
+        assert!(
+            said.contains(&format!("clusters.hamburg.sites.north.{key}`")) && said.contains(why),
+            "{wrong}: {said}"
+        );
+    }
+}
+
+#[test]
+fn what_is_said_of_a_site_stays_when_servers_come_and_go() {
+    let dir = umsid_testkit::scratch();
+    let path = dir.path().join("inventory.toml");
+    let text = format!(
+        "trust_domain = \"lab\"\n\n[clusters.hamburg.sites.north]\norder = 1 # first\n\n{}",
+        text_of(&server("a:1", ONE), "ums1")
+    );
+    durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
+    let cluster = "hamburg".parse().unwrap();
+    Inventory::put(&path, &cluster, &"ums2".parse().unwrap(), &server("b:1", TWO)).unwrap();
+    for server in ["ums1", "ums2"] {
+        Inventory::take_out(&path, &cluster, &server.parse().unwrap()).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap().contains("order = 1 # first"));
+}
+
 proptest! {
     #[test]
     fn no_text_breaks_the_reading(text in prop_oneof![altered(), "\\PC{0,60}"]) {

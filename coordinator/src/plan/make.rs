@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use umsid_common::name::{ServerName, SiteName};
 
-use super::{Basis, Facts, Kind, Plan, Purpose, Request, RestartScope, Step, What, facts};
-use crate::inventory::Cluster;
+use super::{Basis, Facts, Hours, Kind, Plan, Purpose, Request, RestartScope, Step, What, facts};
+use crate::inventory::{Cluster, Site};
 use crate::survey::{SyncState, complaint};
 
 /// Makes the plan for a request. Whether it may be carried out, [`preflight`](super::preflight) says.
@@ -39,6 +39,8 @@ pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
         }
     }
     let steps = draft.steps;
+    let disturbed = steps.iter().filter(|step| step.what.disturbs()).filter_map(|step| step.what.server());
+    let hours = disturbed.filter_map(|server| Some((server.clone(), Hours::of(basis, server)?))).collect();
     Plan {
         version: super::VERSION,
         cluster: basis.name.clone(),
@@ -49,6 +51,7 @@ pub fn make(basis: &Basis<'_>, request: &Request) -> Plan {
         named: basis.named.clone(),
         escrow: basis.cluster.escrow.clone(),
         servers: if steps.is_empty() { BTreeMap::new() } else { servers },
+        hours,
         targets,
         steps,
     }
@@ -78,6 +81,7 @@ fn targets(basis: &Basis<'_>, request: &Request) -> Vec<ServerName> {
     targets.sort_by_cached_key(|server| {
         (
             Some(server) != canary.as_ref(),
+            turn(basis.cluster, server),
             canary.as_ref().is_none_or(|it| !at_one_site(basis, it, server)),
             by_site(basis, server),
         )
@@ -102,9 +106,20 @@ fn is_healthy(basis: &Basis<'_>, server: &ServerName) -> bool {
     basis.survey.report(server).is_some_and(|report| complaint(&report.inspection).is_none())
 }
 
-/// Site by site, so that no site is disturbed twice; of a site, what is down already before what would be down with it.
-fn by_site(basis: &Basis<'_>, server: &ServerName) -> (Option<SiteName>, bool, ServerName) {
-    (basis.cluster.site_of(server).cloned(), is_healthy(basis, server), server.clone())
+/// When the site of a server has its turn.
+fn turn(cluster: &Cluster, server: &ServerName) -> u32 {
+    let site = cluster.site_of(server).and_then(|site| cluster.sites.get(site));
+    site.and_then(|site| site.order).unwrap_or(u32::MAX)
+}
+
+/// Site by site in their order, so that no site is disturbed twice; of a site, what is down already before what would be down with it.
+fn by_site(basis: &Basis<'_>, server: &ServerName) -> (u32, Option<SiteName>, bool, ServerName) {
+    (
+        turn(basis.cluster, server),
+        basis.cluster.site_of(server).cloned(),
+        is_healthy(basis, server),
+        server.clone(),
+    )
 }
 
 /// The servers a run takes leases on, in restart order: what is down already first, so that nothing is down with it; the
@@ -223,18 +238,25 @@ impl Draft<'_> {
         })
     }
 
-    /// The canary alone, then the others by batches. Of a batch, servers of one site come one after another: never are two
-    /// of a site down because of us, whatever the batch. A restore may stop the UMS Server, so that counts too.
+    /// The canary alone, then the others by batches, none of which has servers of sites with different turns. Of a batch, no
+    /// more servers of a site are disturbed at a time than that site allows, one unless it says so: never are more of a site
+    /// down because of us, whatever the batch. A restore may stop the UMS Server, so that counts too.
     fn restores(&mut self, targets: &[ServerName], request: &Request, ready: BTreeSet<u32>) -> BTreeSet<u32> {
         let (canary, others) = targets.split_at(1.min(targets.len()));
-        let batches = canary.chunks(1).chain(others.chunks(request.batch.max(1))).enumerate();
-        batches.fold(ready, |ready, (number, batch)| {
+        let turns = others.chunk_by(|one, other| turn(self.cluster, one) == turn(self.cluster, other));
+        let batches = turns.flat_map(|turn| turn.chunks(request.batch.max(1)));
+        canary.chunks(1).chain(batches).enumerate().fold(ready, |ready, (number, batch)| {
             let why = if number == 0 { "the canary: before any other" } else { "the canary is well" };
             let mut done = BTreeSet::new();
-            let mut at_site: BTreeMap<SiteName, u32> = BTreeMap::new();
+            let mut at_site: BTreeMap<SiteName, Vec<u32>> = BTreeMap::new();
             for server in batch {
                 let site = self.cluster.site_of(server).cloned();
-                let neighbour = site.as_ref().and_then(|site| at_site.get(site)).copied();
+                // The one after whose end one less of the site is disturbed.
+                let neighbour = site.as_ref().and_then(|site| {
+                    let verified = at_site.get(site)?;
+                    let most = self.cluster.sites.get(site).map_or(1, Site::max_down);
+                    verified.len().checked_sub(most).map(|before| verified[before])
+                });
                 let before = neighbour.map_or_else(|| ready.clone(), |step| [step].into());
                 let restore = What::Restore { server: server.clone() };
                 let mut last = self.add(restore, why.to_owned(), &before);
@@ -247,7 +269,7 @@ impl Draft<'_> {
                     self.add(verify, "it must hold the Main UMS ID now".to_owned(), &[last].into());
                 done.insert(verified);
                 if let Some(site) = site {
-                    at_site.insert(site, verified);
+                    at_site.entry(site).or_default().push(verified);
                 }
             }
             done
@@ -279,6 +301,19 @@ fn notes(basis: &Basis<'_>, request: &Request, targets: &[ServerName]) -> Vec<St
                 "{server}: its state is unknown; it is synchronized because it was named, and what cannot be verified \
                  afterwards is reported as unknown"
             ));
+        }
+    }
+    for site in basis.cluster.sites.keys() {
+        if !basis.cluster.servers.values().any(|server| server.site.as_ref() == Some(site)) {
+            notes.push(format!("inventory.toml says something of site {site}, where no server stands"));
+        }
+    }
+    if request.ignore_windows {
+        let servers = basis.cluster.servers.keys();
+        let bound: Vec<&str> =
+            servers.filter(|server| Hours::of(basis, server).is_some()).map(ServerName::as_str).collect();
+        if !bound.is_empty() {
+            notes.push(format!("windows are ignored, as was asked for: those of {}", bound.join(", ")));
         }
     }
     if request.kind == Kind::Sync && request.restart == RestartScope::None {

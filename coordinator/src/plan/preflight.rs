@@ -42,6 +42,8 @@ pub enum RefusalKind {
     Servers,
     /// Whether servers are in sync is not known.
     Unknown,
+    /// It is outside of a site's window, or too late in it.
+    Window,
 }
 
 /// All that speaks against carrying out this plan; empty: nothing.

@@ -29,6 +29,7 @@ fn plan(request: &Request) -> Plan {
             assessment: &assessment,
             named: &Named::default(),
             restarts: &BTreeMap::new(),
+            restores: &BTreeMap::new(),
         },
         request,
     )
@@ -281,6 +282,7 @@ fn every_way_of_standing_still_has_its_exit_code() {
         (HaltKind::Certificate, Exit::Certificate),
         (HaltKind::LeaseLost, Exit::Locked),
         (HaltKind::Interrupted, Exit::Interrupted),
+        (HaltKind::Window, Exit::NotNow),
     ];
     for (kind, exit) in exits {
         let mut record = Record::new(&quick());

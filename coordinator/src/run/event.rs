@@ -30,6 +30,11 @@ pub enum Event {
         /// Who took it.
         by: String,
     },
+    /// In this session servers are disturbed whatever the windows of their sites.
+    WindowsIgnored {
+        /// Who wants it so.
+        by: String,
+    },
     /// A step is about to be carried out: written before anything is done.
     Started {
         /// Its number.
@@ -166,6 +171,8 @@ pub enum HaltKind {
     Partial,
     /// On the way back a server could not be put as it was: a person has to look.
     Stuck,
+    /// The windows of the servers that come next are closed, or too little of them is left.
+    Window,
 }
 
 /// How a run ended.
@@ -190,6 +197,7 @@ impl Event {
         match self {
             Self::Begun { .. } => "begun".to_owned(),
             Self::Leased { .. } => "leased".to_owned(),
+            Self::WindowsIgnored { .. } => "windows ignored".to_owned(),
             Self::Started { step, attempt } => format!("started {step}.{attempt}"),
             Self::Finished { step, attempt, .. } => format!("finished {step}.{attempt}"),
             Self::Skipped { step, .. } => format!("skipped {step}"),

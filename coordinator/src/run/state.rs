@@ -24,6 +24,8 @@ pub struct State {
     epoch: Option<u64>,
     /// The session has begun and nothing was done in it yet.
     fresh: bool,
+    /// In this session servers are disturbed whatever the windows of their sites.
+    windows_ignored: bool,
     standing: Standing,
 }
 
@@ -97,6 +99,7 @@ impl State {
             progress: BTreeMap::new(),
             epoch: None,
             fresh: false,
+            windows_ignored: false,
             standing: Standing::Open,
         };
         admission::of_plan(plan).map_err(|why| illegal("the first event", why))?;
@@ -124,6 +127,11 @@ impl State {
         match event {
             Event::Begun { .. } => Err(illegal("begun", "the run has begun already")),
             Event::Leased { epoch, .. } => self.open_session(*epoch),
+            Event::WindowsIgnored { .. } => {
+                self.going("windows ignored")?;
+                self.windows_ignored = true;
+                Ok(())
+            }
             Event::Started { step, attempt } => self.start(*step, *attempt),
             Event::Finished { step, attempt, result } => self.finish(*step, *attempt, result),
             Event::Skipped { step, why } => self.skip(*step, why),
@@ -172,6 +180,7 @@ impl State {
         let stood_still = matches!(self.standing, Standing::Halted(_));
         self.epoch = Some(epoch);
         self.fresh = true;
+        self.windows_ignored = false;
         self.standing = Standing::Going;
         // Who is Main may have changed while nobody looked: nothing more is restored until that is confirmed again.
         if let Some(confirm) = self.last_confirmation().filter(|_| self.restores_are_left())
@@ -302,6 +311,11 @@ impl State {
     /// Why it is on its way back; `None`: it goes forward.
     pub fn turned_back(&self) -> Option<&str> {
         self.back.last().map(|back| back.why.as_str())
+    }
+
+    /// Whether its newest session ignores windows.
+    pub fn windows_are_ignored(&self) -> bool {
+        self.windows_ignored
     }
 
     /// Whether somebody asked for the way back it is on.

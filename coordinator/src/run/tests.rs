@@ -16,6 +16,7 @@ use crate::survey::stage::{Stage, labelled, name};
 use crate::survey::{Named, Proof, assess};
 
 mod cut;
+mod in_time;
 mod refused;
 
 pub(crate) fn plan(request: &Request) -> Plan {
@@ -34,6 +35,7 @@ pub(crate) fn plan(request: &Request) -> Plan {
         assessment: &assessment,
         named: &Named::default(),
         restarts: &BTreeMap::new(),
+        restores: &BTreeMap::new(),
     };
     make(&basis, request)
 }
@@ -69,7 +71,11 @@ struct Drive {
 
 impl Drive {
     fn new(request: &Request) -> Self {
-        let first = begun(plan(request));
+        Self::of(plan(request))
+    }
+
+    fn of(plan: Plan) -> Self {
+        let first = begun(plan);
         let state = State::begin(&first).expect("it begins");
         let mut drive = Self { state, events: vec![first], running: BTreeMap::new(), epoch: 0 };
         drive.lease();
@@ -90,8 +96,13 @@ impl Drive {
 
     /// One turn of the loop; `false` when the run stands still or is over. `result` is asked for the step that finishes.
     fn turn(&mut self, result: &mut dyn FnMut(&What, u32) -> StepResult) -> bool {
+        self.turn_at(&Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC), result)
+    }
+
+    /// The same while the clock on the wall shows this.
+    fn turn_at(&mut self, now: &Zoned, result: &mut dyn FnMut(&What, u32) -> StepResult) -> bool {
         let running: BTreeSet<u32> = self.running.keys().copied().collect();
-        match next(&self.state, &running) {
+        match in_time(&self.state, next(&self.state, &running), &running, now) {
             Next::Start(list) => {
                 for (step, attempt) in list {
                     self.record(Event::Started { step, attempt });

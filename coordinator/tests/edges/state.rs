@@ -106,7 +106,7 @@ fn the_exit_codes_are_documented() {
         serde_json::from_str(&house.umsid(&["-o", "json", "exit-codes"]).exits(0).out).unwrap();
     let codes: Vec<_> =
         document.as_array().unwrap().iter().map(|exit| exit["code"].as_u64().unwrap()).collect();
-    assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
+    assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130]);
     assert!(document[4]["meaning"].as_str().unwrap().contains("another umsid"), "{document}");
     house.umsid(&["stauts"]).exits(2).says("status");
 }

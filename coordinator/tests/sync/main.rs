@@ -15,3 +15,4 @@ mod refusals;
 mod standstill;
 mod stuck;
 mod unread;
+mod windows;

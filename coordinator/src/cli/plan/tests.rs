@@ -46,6 +46,7 @@ fn plan() -> Plan {
         assessment: &assessment,
         named: &Named::default(),
         restarts: &BTreeMap::new(),
+        restores: &BTreeMap::new(),
     };
     make(&basis, &Request::sync())
 }

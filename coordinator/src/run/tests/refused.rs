@@ -325,6 +325,7 @@ fn a_step_that_many_ways_lead_to_is_looked_at_once() {
         assessment: &assessment,
         named: &named,
         restarts: &BTreeMap::new(),
+        restores: &BTreeMap::new(),
     };
     let mut plan = make(&basis, &Request { restart_first: true, ..Request::sync() });
     plan.steps.iter_mut().for_each(|step| step.after = (1..step.no).collect());
