@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use jiff::Zoned;
 use serde_json::json;
 use umsid_common::name::ClusterName;
 
@@ -11,9 +12,10 @@ use super::drive::{Patience, Work, drive, show};
 use super::fleet::Fleet;
 use super::plan::{PlanFile, Wish, nothing_to_do, present, text};
 use super::prepare::{Situation, lock, refuse, wanted};
+use super::wait_for::until;
 use super::{Context, Format, ask, count};
 use crate::exit::{self, Exit};
-use crate::plan::{Kind, Plan, Request};
+use crate::plan::{Kind, Plan, RefusalKind, Request};
 use crate::report::{Report, Stopwatch};
 use crate::survey::complaint;
 
@@ -25,6 +27,8 @@ Examples:
   umsid sync hamburg --yes --batch 2
   umsid sync hamburg --only ums3          the others are not restarted
   umsid sync --plan friday.json --yes
+  umsid sync hamburg --yes --wait-for-window
+                                          begins when the window of the first server's site opens
   umsid sync --all --max-clusters 8       every cluster that needs it, eight at a time
 
 The plan is shown first, and you are asked. The first server is done completely and verified before any other is touched;
@@ -53,6 +57,9 @@ pub(super) struct Sync {
     /// Only show the plan
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
+    /// Wait until the window of the first server is open, and look again then
+    #[arg(long, requires = "yes", conflicts_with_all = ["ignore_windows", "all"])]
+    wait_for_window: bool,
     #[command(flatten)]
     patience: Patience,
 }
@@ -76,7 +83,12 @@ impl Sync {
             (Some(plan), _) => Some(plan.cluster.clone()),
             (None, named) => named,
         };
-        let situation = Situation::see(context, cluster.as_ref(), &request).await?;
+        let mut situation = Situation::see(context, cluster.as_ref(), &request).await?;
+        while let Some((opens, why)) = self.wait_for_window.then(|| closed(&situation, &request)).flatten() {
+            drop(situation);
+            until(context, &opens, &why).await;
+            situation = Situation::see(context, cluster.as_ref(), &request).await?;
+        }
         if self.dry_run {
             return present(context, &situation, &request, None);
         }
@@ -89,9 +101,10 @@ impl Sync {
             || request.main.is_some()
             || request.main_fingerprint.is_some()
             || !request.only.is_empty()
+            || self.wait_for_window
         {
-            let what =
-                "--plan, --main, --main-fingerprint and --only are about one cluster, and several are named";
+            let what = "--plan, --main, --main-fingerprint, --only and --wait-for-window are about one cluster, and several \
+                        are named";
             return Err(exit::Refusal::new(Exit::Usage, what).remedy("name one").into());
         }
         let inventory = context.inventory()?;
@@ -106,6 +119,15 @@ impl Sync {
             patience: &self.patience,
         };
         fleet.sync(context).await
+    }
+}
+
+/// When a run that only a closed window speaks against may be begun, and why not now.
+fn closed(situation: &Situation, request: &Request) -> Option<(Zoned, String)> {
+    let (plan, refusals) = situation.plan(request);
+    match refusals.as_slice() {
+        [only] if only.kind == RefusalKind::Window => Some((plan.opens(&Zoned::now())?, only.what.clone())),
+        _ => None,
     }
 }
 

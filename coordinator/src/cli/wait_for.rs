@@ -127,18 +127,19 @@ pub(super) async fn window(context: &Context, state: &State, wait: bool) -> anyh
             );
         }
     };
-    context.out.say(format_args!(
-        "waiting for a window since {} until {}: {why}",
-        moment(&since),
-        moment(&opens)
-    ));
+    until(context, &opens, &why).await;
+    Ok(())
+}
+
+/// Waits until a window opens.
+pub(super) async fn until(context: &Context, opens: &Zoned, why: &str) {
+    let (since, opening) = (moment(&Zoned::now()), moment(opens));
+    context.out.say(format_args!("waiting for a window since {since} until {opening}: {why}"));
     // In pieces: the clock on the wall may be set, and a machine may sleep.
-    loop {
-        let left = opens.duration_since(&Zoned::now());
-        match Duration::try_from(left) {
-            Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(PIECE)).await,
-            _ => return Ok(()),
-        }
+    while let Ok(left) = Duration::try_from(opens.duration_since(&Zoned::now()))
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(PIECE)).await;
     }
 }
 

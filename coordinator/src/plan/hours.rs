@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Zoned};
 use serde::{Deserialize, Serialize};
 use umsid_common::name::ServerName;
 
-use super::{Basis, Plan, Purpose, Refusal, RefusalKind, Step, What};
+use super::{Basis, Kind, Plan, Purpose, Refusal, RefusalKind, Step, What};
 use crate::window::Window;
 
 /// What a restore is reckoned with where none is on record, in seconds: what an agent gives it unless told otherwise.
@@ -131,6 +131,14 @@ impl Plan {
             .collect()
     }
 
+    /// When it may be begun, if not now: when the first step that is bound to windows may.
+    pub fn opens(&self, now: &Zoned) -> Option<Zoned> {
+        match self.opening(self.steps.iter().find(|step| self.bound(step).is_some())?, now) {
+            Opening::At(opens) => Some(opens),
+            Opening::Now | Opening::Never => None,
+        }
+    }
+
     /// What speaks against beginning it now: a window that is closed, or too short for ever.
     pub fn closed(&self, now: &Zoned) -> Option<Refusal> {
         let bound = || self.steps.iter().filter_map(|step| Some((step, self.bound(step)?)));
@@ -147,7 +155,13 @@ impl Plan {
             Opening::Now | Opening::Never => None,
             Opening::At(opens) => refusal(
                 closed(&self.place(step), hours, takes, &opens),
-                format!("begin it at {}, or with --ignore-windows", moment(&opens)),
+                match self.request.kind {
+                    Kind::Sync => format!(
+                        "`umsid sync {} --yes --wait-for-window` waits until then, --ignore-windows begins it now",
+                        self.cluster
+                    ),
+                    Kind::Restart | Kind::Backup => "begin it then, or now with --ignore-windows".to_owned(),
+                },
             ),
         }
     }

@@ -79,7 +79,14 @@ fn nothing_is_begun_outside_of_a_window_or_too_late_in_it() {
 #[test]
 fn it_halts_before_a_site_that_is_closed_and_goes_on_when_that_opens() {
     let place = place();
-    let ran = at(&place, "12:10:00", &SYNC).exits(9).says("--wait-for-window").says("14:00 LAB");
+    let mut waiting = begun(&place, "11:59:58", &[&SYNC[..], &["--wait-for-window"]].concat());
+    wait_for_blocking("the end of it", SOON, || waiting.ended());
+    let ran = waiting
+        .said()
+        .exits(9)
+        .says("waiting for a window since ")
+        .says("--wait-for-window")
+        .says("14:00 LAB");
     assert!(ran.out.contains("halted after"), "{}", ran.out);
     assert_eq!(
         (place.states()["ums3"].as_str(), place.states()["ums2"].as_str()),
