@@ -7,6 +7,7 @@
 //! - [`carried`]: connections carried inside something else;
 //! - [`chain`]: records each of which carries the hash of the one before;
 //! - [`fault`]: moments at which a test may end or freeze the process;
+//! - [`manager`]: what whoever manages a process as a service is told;
 //! - [`memory`]: of a process that holds keys, closed to others;
 //! - [`tls`]: the only place where TLS is built;
 //! - [`pairing`]: how two sides that know a secret prove it during enrolment;
@@ -19,6 +20,7 @@ pub mod chain;
 pub mod digest;
 pub mod durable;
 pub mod fault;
+pub mod manager;
 pub mod memory;
 pub mod name;
 pub mod pairing;

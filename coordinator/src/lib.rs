@@ -24,7 +24,6 @@ pub mod exit;
 pub mod home;
 pub mod inventory;
 pub mod journal;
-mod manager;
 pub mod metrics;
 pub mod plan;
 pub mod progress;

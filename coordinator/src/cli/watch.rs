@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, MissedTickBehavior};
+use umsid_common::manager;
 use umsid_common::name::ClusterName;
 
 use super::drive::Signals;
@@ -17,7 +18,6 @@ use super::prepare::by;
 use super::{Context, count};
 use crate::exit::{Exit, Refusal};
 use crate::inventory::Inventory;
-use crate::manager;
 use crate::watch::book::Book;
 use crate::watch::config::Config;
 use crate::watch::notice::Notice;

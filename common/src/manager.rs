@@ -3,23 +3,23 @@
 
 use std::time::Duration;
 
-/// It watches.
-pub(crate) fn ready() {
+/// It is at work.
+pub fn ready() {
     tell(State::Ready);
 }
 
 /// It lives.
-pub(crate) fn lives() {
+pub fn lives() {
     tell(State::Lives);
 }
 
 /// It was told to stop.
-pub(crate) fn stopping() {
+pub fn stopping() {
     tell(State::Stopping);
 }
 
 /// How often it is to be told that this lives: half of what is asked for, as the documentation of the watchdog recommends.
-pub(crate) fn pulse() -> Option<Duration> {
+pub fn pulse() -> Option<Duration> {
     watchdog().map(|patience| (patience / 2).max(Duration::from_millis(1)))
 }
 
