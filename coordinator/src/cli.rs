@@ -28,6 +28,7 @@ mod from_agents;
 mod init;
 mod look;
 mod observer;
+mod past;
 mod plan;
 mod prepare;
 pub mod printout;

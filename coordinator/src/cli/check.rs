@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use umsid_common::durable::{self, Access};
 use umsid_common::name::ClusterName;
 
 use super::look::Eyes;
+use super::past::Past;
 use super::prepare::wanted;
 use super::{Context, drive};
 use crate::cli;
@@ -166,10 +167,12 @@ impl Check {
         let within = self.timeout.saturating_sub(MARGIN.min(self.timeout / 10));
         let names = wanted(&eyes.inventory, self.all, &self.clusters, "nothing is known to be in sync")?;
         let until = Instant::now() + within;
+        let past = Past::read(context, &names).map(|past| past.map(Arc::new).map_err(Arc::new)).shared();
         let looks = names.iter().map(async |name| {
             let cluster = eyes.inventory.cluster(name)?;
+            let past = past.clone().map_ok(|past| past.of(name));
             let left = until.saturating_duration_since(Instant::now());
-            anyhow::Ok(eyes.see(context, name, cluster, &limits, left).await.condition)
+            anyhow::Ok(eyes.see(name, cluster, &limits, left, past).await.condition)
         });
         let conditions = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
         Ok(Found { conditions, own_not_after: eyes.own_not_after() })

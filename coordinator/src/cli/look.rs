@@ -1,6 +1,7 @@
 //! What everybody who only looks begins with: whom to ask, with what identity, and what their answers mean.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,13 @@ use umsid_common::name::{ClusterName, Role, ServerName};
 use umsid_common::tls::Tls;
 
 use super::Context;
+use super::past::Told;
 use super::prepare::tending;
 use super::printout::Printout;
-use super::runs::open_journal;
-use super::unfinished::{Unfinished, unfinished};
 use crate::agents::{Agent, Agents};
 use crate::authority::Authority;
 use crate::condition::{self, Condition, Finding, Kind, Level, Limits};
 use crate::inventory::{Cluster, Inventory};
-use crate::journal::JournalError;
 use crate::survey::{self, Assessment, Named};
 
 /// The servers, and an identity that may ask their agents.
@@ -81,20 +80,20 @@ impl Eyes {
         self.agents.tls().current().validity().1
     }
 
-    /// Asks the servers of a cluster, for so long at most, and says how it is.
-    pub(super) async fn see(
+    /// Asks the servers of a cluster, for so long at most, and says how it is. Meanwhile the journal tells of its `past`.
+    pub(super) async fn see<E: Error + Send + Sync + 'static>(
         &self,
-        context: &Context,
         name: &ClusterName,
         cluster: &Cluster,
         limits: &Limits,
         within: Duration,
+        past: impl Future<Output = Result<Told, E>>,
     ) -> Seen {
         let since = Instant::now();
         let asked = survey::take_within(&self.agents, name, cluster, within);
-        let ((survey, connections), past) = tokio::join!(asked, past(context, name));
+        let ((survey, connections), past) = tokio::join!(asked, past);
         let (remembered, runs) = match past {
-            Ok((main, runs)) => (main, Ok(runs)),
+            Ok(Told { main, unfinished }) => (main, Ok(unfinished)),
             Err(error) => (None, Err(error)),
         };
         let named = Named { server: cluster.main.clone(), fingerprint: cluster.main_fingerprint, remembered };
@@ -128,17 +127,4 @@ impl Eyes {
         condition.took = since.elapsed();
         Seen { assessment, condition, connections }
     }
-}
-
-/// What the journal tells: the Main server of the last run, and the runs that are not over. Where there is none, there was no run.
-async fn past(
-    context: &Context,
-    cluster: &ClusterName,
-) -> Result<(Option<ServerName>, Vec<Unfinished>), JournalError> {
-    if !context.home.database_path().exists() {
-        return Ok((None, Vec::new()));
-    }
-    let journal = open_journal(context).await?;
-    let runs = journal.runs().await?;
-    Ok((journal.last_main(cluster).await?, unfinished(context, &journal, &runs, cluster).await?))
 }

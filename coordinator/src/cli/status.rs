@@ -11,14 +11,13 @@ use umsid_common::name::{ClusterName, ServerName, SiteName};
 use umsid_proto::model::{HealthStatus, Inspection, RawOutput, ServiceStatus};
 
 use super::look::Eyes;
+use super::past::{Past, Told};
 use super::prepare::wanted;
 use super::printout::{Cell, Tone};
-use super::runs::open_journal;
-use super::unfinished::{Unfinished, unfinished};
+use super::unfinished::Unfinished;
 use super::{Context, Format, day};
 use crate::exit::Exit;
 use crate::inventory::{Cluster, Server};
-use crate::journal::JournalError;
 use crate::survey::{self, Assessment, MainServer, Named, Report, Silence, Survey, SyncState};
 
 /// Clocks of one installation differ by at most a minute (UMS_FACTS §6).
@@ -108,10 +107,10 @@ impl Status {
             .collect::<anyhow::Result<_>>()?;
         say_how_many(context, &clusters);
         let tend = eyes.tending(context.out);
-        let (mut past, mut surveys) =
-            tokio::join!(Past::read(context, &clusters), survey::look(&eyes.agents, &clusters, tend));
+        let (past, mut surveys) =
+            tokio::join!(past(context, &clusters), survey::look(&eyes.agents, &clusters, tend));
         let seen =
-            |name: &ClusterName| Some(Seen::of(name, clusters.get(name)?, surveys.remove(name)?, &mut past));
+            |name: &ClusterName| Some(Seen::of(clusters.get(name)?, surveys.remove(name)?, past.of(name)));
         let all: Vec<Seen> = wanted.iter().filter_map(seen).collect();
         if context.out.format() == Format::Json {
             let clusters: Vec<_> = all.iter().map(Seen::document).collect();
@@ -165,41 +164,14 @@ fn overall(all: &[Seen]) -> String {
 }
 
 /// What the journal tells of these clusters; if it cannot be read, that is said, and looked at with `umsid doctor`.
-#[derive(Default)]
-struct Past {
-    mains: BTreeMap<ClusterName, ServerName>,
-    unfinished: BTreeMap<ClusterName, Vec<Unfinished>>,
-}
-
-impl Past {
-    async fn read(context: &Context, clusters: &BTreeMap<ClusterName, Cluster>) -> Self {
-        let mut past = Self::default();
-        if context.home.database_path().exists()
-            && let Err(error) = past.fill(context, clusters).await
-        {
-            let error = anyhow::Error::new(error);
-            context.out.say(format_args!(
-                "the journal tells nothing of earlier runs, and whether a run is unfinished is not known: {error:#}"
-            ));
-        }
-        past
-    }
-
-    async fn fill(
-        &mut self,
-        context: &Context,
-        clusters: &BTreeMap<ClusterName, Cluster>,
-    ) -> Result<(), JournalError> {
-        let journal = open_journal(context).await?;
-        let runs = journal.runs().await?;
-        for name in clusters.keys() {
-            if let Some(main) = journal.last_main(name).await? {
-                self.mains.insert(name.clone(), main);
-            }
-            self.unfinished.insert(name.clone(), unfinished(context, &journal, &runs, name).await?);
-        }
-        Ok(())
-    }
+async fn past(context: &Context, clusters: &BTreeMap<ClusterName, Cluster>) -> Past {
+    Past::read(context, clusters.keys()).await.unwrap_or_else(|error| {
+        context.out.say(format_args!(
+            "the journal tells nothing of earlier runs, and whether a run is unfinished is not known: {:#}",
+            anyhow::Error::new(error)
+        ));
+        Past::default()
+    })
 }
 
 const HEADER: &[&str] = &[
@@ -217,15 +189,14 @@ const HEADER: &[&str] = &[
 ];
 
 impl Seen {
-    fn of(name: &ClusterName, cluster: &Cluster, survey: Survey, past: &mut Past) -> Self {
+    fn of(cluster: &Cluster, survey: Survey, told: Told) -> Self {
         let named = Named {
             server: cluster.main.clone(),
             fingerprint: cluster.main_fingerprint,
-            remembered: past.mains.remove(name),
+            remembered: told.main,
         };
         let assessment = survey::assess(&survey, &named);
-        let unfinished = past.unfinished.remove(name).unwrap_or_default();
-        Self { cluster: cluster.clone(), survey, assessment, unfinished }
+        Self { cluster: cluster.clone(), survey, assessment, unfinished: told.unfinished }
     }
 
     fn counts(&self) -> Counts {

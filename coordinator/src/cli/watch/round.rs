@@ -9,6 +9,7 @@ use umsid_common::name::ClusterName;
 
 use super::{Setup, Watcher};
 use crate::cli::look::{Eyes, Seen};
+use crate::cli::past::Past;
 use crate::cli::{Command, Context, Umsid};
 use crate::condition::{Condition, Finding, Kind, Level};
 use crate::exit::{self, Exit};
@@ -49,7 +50,8 @@ impl Watcher<'_> {
         let eyes = Eyes::of(self.context)?;
         let entry = eyes.inventory.cluster(cluster)?;
         let (limits, within) = (setup.config.limits(), setup.config.timeout);
-        let seen = eyes.see(self.context, cluster, entry, &limits, within).await;
+        let past = async { Past::read(self.context, [cluster]).await.map(|past| past.of(cluster)) };
+        let seen = eyes.see(cluster, entry, &limits, within, past).await;
         // Whoever is slow here keeps nobody waiting for long: the calls have deadlines, and few need any.
         let tend = eyes.tending(self.context.out);
         futures_util::future::join_all(seen.connections.values().cloned().map(tend)).await;
