@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table, value};
-use umsid_common::address::check_address;
 use umsid_common::digest::Fingerprint;
 use umsid_common::durable::{self, Access, DurableError};
 use umsid_common::name::{ClusterName, ServerName, SiteName, TrustDomain};
 use umsid_common::seal::Recipient;
+
+mod contradiction;
+mod site;
+
+use contradiction::contradiction;
+pub use site::Site;
 
 /// What new inventories begin with.
 const PREFACE: &str = "\
@@ -326,70 +331,6 @@ fn key_at(table: &dyn toml_edit::TableLike, at: usize) -> Vec<String> {
     Vec::new()
 }
 
-/// The key at fault and what is wrong with it.
-fn contradiction(inventory: &Inventory) -> Option<(String, String)> {
-    let sites = inventory.clusters.iter().flat_map(|(cluster, content)| {
-        content.sites.iter().map(move |(name, site)| (format!("clusters.{cluster}.sites.{name}"), site))
-    });
-    for (key, site) in sites {
-        if let Some((of, why)) = site.complaint() {
-            return Some((format!("{key}.{of}"), why));
-        }
-    }
-    let mut addresses: BTreeMap<String, String> = BTreeMap::new();
-    let mut recipients: BTreeMap<&str, String> = BTreeMap::new();
-    for (cluster, name, server) in inventory.servers() {
-        let (key, who) = (format!("clusters.{cluster}.servers.{name}"), format!("{cluster}/{name}"));
-        if let Some((of, why)) = no_way(&inventory.clusters[cluster], name, server) {
-            return Some((format!("{key}.{of}"), why));
-        }
-        if server.via.is_none()
-            && let Some(other) = addresses.insert(server.address.to_lowercase(), who.clone())
-        {
-            return Some((
-                format!("{key}.address"),
-                format!("`{}` is the address of {other} too", server.address),
-            ));
-        }
-        if let Some(other) = recipients.insert(server.recipient.as_str(), who) {
-            return Some((
-                format!("{key}.recipient"),
-                format!("it is the recipient of {other} too: one server has two names"),
-            ));
-        }
-    }
-    inventory.clusters.iter().find_map(|(cluster, content)| {
-        let main = content.main.as_ref().filter(|main| !content.servers.contains_key(main))?;
-        let all: Vec<String> = content.servers.keys().map(ToString::to_string).collect();
-        Some((
-            format!("clusters.{cluster}.main"),
-            format!("the cluster has no server `{main}`{}", alternatives(main.as_str(), &all)),
-        ))
-    })
-}
-
-/// Why a server cannot be reached as it says, and the key at fault: straight, or through one that is.
-fn no_way(cluster: &Cluster, name: &ServerName, server: &Server) -> Option<(&'static str, String)> {
-    let Some(gateway) = &server.via else {
-        return check_address(&server.address).err().map(|why| ("address", why));
-    };
-    let no = |why: String| Some(("via", why));
-    match cluster.servers.get(gateway) {
-        _ if !server.address.is_empty() => {
-            no(format!("it has an `address` too: where it is from {gateway}, the agent there is told"))
-        }
-        Some(_) if gateway == name => no("it cannot be its own gateway".into()),
-        Some(Server { via: Some(next), .. }) => {
-            no(format!("`{gateway}` is behind `{next}` itself, and a way leads through one gateway at most"))
-        }
-        Some(_) => None,
-        None => {
-            let all: Vec<String> = cluster.servers.keys().map(ToString::to_string).collect();
-            no(format!("the cluster has no server `{gateway}`{}", alternatives(gateway.as_str(), &all)))
-        }
-    }
-}
-
 /// The table under this key, made if need be; `implicit`: without a header of its own.
 fn table<'a>(parent: &'a mut Table, key: &str, implicit: bool) -> &'a mut Table {
     let item = parent.entry(key).or_insert_with(|| {
@@ -417,10 +358,6 @@ fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut)) -> Result<Inventory,
     durable::replace(path, text.as_bytes(), Access::Private)?;
     Ok(inventory)
 }
-
-mod site;
-
-pub use site::Site;
 
 #[cfg(test)]
 mod tests;

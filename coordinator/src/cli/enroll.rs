@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use tokio::time::Instant;
 use umsid_common::address::with_port;
 use umsid_common::name::{ClusterName, ServerName, SiteName};
@@ -15,8 +14,7 @@ use umsid_common::pairing::{PairingCode, Secret};
 use umsid_common::tls::Patience;
 use umsid_proto::DEFAULT_PORT;
 
-use super::printout::{Cell, Tone};
-use super::{Context, Format, ask, count, day};
+use super::{Context, Format, ask, count};
 use crate::agents::Agents;
 use crate::authority::Authority;
 use crate::enrolment::{Candidate, Enrolled, EnrolmentError, JoinFiles, Registrar};
@@ -25,8 +23,10 @@ use crate::home::Home;
 use crate::inventory::Inventory;
 
 mod from_ansible;
+mod rows;
 
 use from_ansible::FromAnsible;
+use rows::{already, behind_nobody, print, row_of};
 
 /// How long to wait before asking a server again whether its agent waits to be enrolled.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -79,18 +79,6 @@ pub(super) struct Enroll {
     wait: Option<SignedDuration>,
     #[command(flatten)]
     passphrase: ask::Passphrase,
-}
-
-#[derive(Serialize)]
-struct Row {
-    cluster: ClusterName,
-    server: ServerName,
-    address: String,
-    /// "enrolled", "waiting", "failed"
-    state: &'static str,
-    detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_until: Option<Timestamp>,
 }
 
 impl Enroll {
@@ -354,77 +342,9 @@ fn refusal(candidate: &Candidate, error: EnrolmentError) -> anyhow::Error {
     Refusal::new(exit, what).remedy(remedy).because(below).into()
 }
 
-fn row_of(candidate: &Candidate, result: &Result<Enrolled, EnrolmentError>) -> Row {
-    let (state, detail, certificate_until) = match result {
-        Ok(enrolled) => {
-            let old = match enrolled.revoked {
-                0 => String::new(),
-                _ => ", its old certificate is revoked".into(),
-            };
-            let detail = format!(
-                "agent {}, certificate until {}{old}",
-                enrolled.agent_version,
-                day(enrolled.certificate_until)
-            );
-            ("enrolled", detail, Some(enrolled.certificate_until))
-        }
-        Err(error) if error.is_not_yet() => ("waiting", "for its agent".to_owned(), None),
-        Err(error) => {
-            let error: &dyn std::error::Error = error;
-            let chain: Vec<_> =
-                std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-            ("failed", chain.join(": "), None)
-        }
-    };
-    Row {
-        cluster: candidate.cluster.clone(),
-        server: candidate.name.clone(),
-        address: candidate.place(),
-        state,
-        detail,
-        certificate_until,
-    }
-}
-
 /// The gateway that has to be enrolled before this server can be.
 fn not_enrolled_gateway<'a>(inventory: &Inventory, candidate: &'a Candidate) -> Option<&'a ServerName> {
     candidate.via.as_ref().filter(|gateway| inventory.server(&candidate.cluster, gateway).is_err())
-}
-
-fn behind_nobody(candidate: &Candidate, gateway: &ServerName) -> Row {
-    let detail = format!("for its gateway {gateway}, which is to be enrolled first");
-    Row { state: "waiting", detail, ..already(candidate) }
-}
-
-fn already(candidate: &Candidate) -> Row {
-    Row {
-        cluster: candidate.cluster.clone(),
-        server: candidate.name.clone(),
-        address: candidate.place(),
-        state: "enrolled",
-        detail: "since an earlier time".into(),
-        certificate_until: None,
-    }
-}
-
-fn print(context: &Context, rows: &[Row]) -> std::io::Result<()> {
-    if context.out.format() == Format::Json {
-        return context.out.json(&rows);
-    }
-    let cells = rows.iter().map(|row| {
-        let tone = match row.state {
-            "enrolled" => Tone::Good,
-            "waiting" => Tone::Doubtful,
-            _ => Tone::Bad,
-        };
-        vec![
-            Cell::plain(format_args!("{}/{}", row.cluster, row.server)),
-            Cell::plain(&row.address),
-            Cell::new(row.state, tone),
-            Cell::plain(&row.detail),
-        ]
-    });
-    context.out.table(&["SERVER", "ADDRESS", "STATE", "DETAIL"], cells.collect())
 }
 
 /// The time of day in so long.

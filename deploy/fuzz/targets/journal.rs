@@ -222,13 +222,14 @@ fn event(from: &mut Unstructured<'_>, state: &State) -> Result<Event> {
             Event::TurnedBack { why: "asked for".into(), steps }
         }
         6 => {
-            let kind = *from.choose(&[HaltKind::Failed, HaltKind::LeaseLost, HaltKind::Partial])?;
+            let kind = *from.choose(&[HaltKind::Failed, HaltKind::LeaseLost, HaltKind::Partial, HaltKind::Window])?;
             Event::Halted(Halt { kind, why: "it stands".into(), failure: None, stuck: None })
         }
         7 => {
             Event::Ended { outcome: *from.choose(&[Ending::Synchronized, Ending::Done, Ending::RolledBack])? }
         }
         8 => Event::Begun { plan: Box::new(state.plan().clone()), by: "anna".into(), version: "0".into() },
+        9 => Event::WindowsIgnored { by: "bert".into() },
         _ => match next(state, &BTreeSet::new()) {
             Next::Start(list) => {
                 let (step, attempt) = *from.choose(&list)?;
