@@ -140,6 +140,9 @@ struct Document<'a> {
     nothing_to_do: bool,
     all_in_sync: bool,
     refusals: &'a [Refusal],
+    /// When the steps would be begun that are bound to windows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    forecast: Vec<Forecast>,
 }
 
 /// Shows the plan for a request on standard output, and writes it to a file if asked to.
@@ -159,6 +162,7 @@ pub(super) fn present(
             nothing_to_do: plan.is_empty(),
             all_in_sync,
             refusals: &refusals,
+            forecast: plan.forecast(&Zoned::now()),
         })?;
     } else if !plan.is_empty() {
         context.out.text(text(context, &plan).trim_end())?;

@@ -45,7 +45,7 @@ pub enum Opening {
 }
 
 /// When a step would be begun, if all of the plan came one after another and took as long as reckoned.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
     /// Its number.
     pub step: u32,

@@ -66,6 +66,10 @@ fn nothing_is_begun_outside_of_a_window_or_too_late_in_it() {
     let (starts, run) = (place.starts(), ["plan", CLUSTER, "--restart", "restored", "--settle", "0"]);
     let plan = at(&place, "11:00:00", &run).exits(0).says("it cannot be begun now").says("12:00 LAB");
     assert!(plan.out.contains("daily 12:00-13:00: about"), "{}", plan.out);
+    let plan = at(&place, "11:00:00", &[&run[..], &["-o", "json"]].concat()).exits(0).json();
+    let begins = |number: usize| plan["forecast"][number]["begins"].as_str().unwrap().to_owned();
+    assert!(begins(0).contains("T12:00:00") && begins(2).contains("T14:00:00"), "{plan:#}");
+    assert_eq!(plan["refusals"][0]["kind"], "window");
     for clock in ["11:00:00", "12:51:00"] {
         at(&place, clock, &SYNC).exits(9).says("has room for that from").says("--ignore-windows");
         at(&place, clock, &["restart", "--only", "ums3", "--yes"]).exits(9);
