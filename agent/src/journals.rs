@@ -14,7 +14,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use umsid_common::chain;
 use umsid_common::digest::Digest;
-use umsid_common::durable::{self, DurableError};
+use umsid_common::durable::{self, DurableError, Outlives};
 use umsid_common::name::{Role, RunId};
 use umsid_common::tls::{Credentials, VerifyError};
 use umsid_proto::failure::{Code, Failure};
@@ -214,7 +214,7 @@ impl Journals {
         if !copies.contains_key(run) {
             self.make_room(&mut copies)?;
         }
-        durable::append(&self.path(run), held.bytes, &lines)?;
+        durable::append(&self.path(run), held.bytes, &lines, Outlives::Machine)?;
         held.bytes += lines.len() as u64;
         let copy = held.describe(run, String::new());
         copies.insert(run.clone(), Ok(held));

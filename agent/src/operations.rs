@@ -59,7 +59,7 @@ struct Desk {
 
 /// What is wrong with the records in this directory.
 pub(crate) fn damage(dir: &Path) -> Vec<StateError> {
-    damage::within::<OperationId, Record>(dir)
+    damage::within::<OperationId>(dir, record::damage)
 }
 
 impl Operations {

@@ -40,7 +40,7 @@ struct Note {
 
 /// What is wrong with the notes in this directory.
 pub(crate) fn damage(dir: &Path) -> Vec<StateError> {
-    damage::within::<Digest, Note>(dir)
+    damage::within::<Digest>(dir, damage::of::<Note>)
 }
 
 /// Where a file in the spool comes from.
@@ -217,13 +217,12 @@ impl Spool {
         let mut notes = self.lock();
         let meant: Vec<_> =
             notes.iter().filter(|(_, note)| is_meant(&note.run)).map(|(digest, _)| *digest).collect();
-        let mut removed = 0;
-        for digest in meant {
-            removed += u32::from(durable::remove(&self.path(&digest))?);
-            durable::remove(&self.note(&digest))?;
-            notes.remove(&digest);
-        }
-        Ok(removed)
+        let files: Vec<PathBuf> =
+            meant.iter().flat_map(|digest| [self.path(digest), self.note(digest)]).collect();
+        let there = meant.iter().filter(|digest| self.path(digest).exists()).count();
+        durable::remove_all(&files)?;
+        notes.retain(|digest, _| !meant.contains(digest));
+        Ok(u32::try_from(there).unwrap_or(u32::MAX))
     }
 
     /// Takes in the bytes of an upload: exactly as many as announced, with exactly the digest announced, in time.

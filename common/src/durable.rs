@@ -92,23 +92,39 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), DurableE
     publish(file, path)
 }
 
-/// Writes a private file on from this length, synced, and cuts off whatever was behind: what a write that broke off
-/// left. Made where it is missing. What is before is not touched.
-pub fn append(path: &Path, length: u64, bytes: &[u8]) -> Result<(), DurableError> {
+/// What a write outlives when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlives {
+    /// The end of this process.
+    Process,
+    /// That of the machine too: it is synced.
+    Machine,
+}
+
+/// Writes a private file on from this length, and cuts off whatever was behind: what a write that broke off left. Made where it is
+/// missing. What is before is not touched.
+pub fn append(path: &Path, length: u64, bytes: &[u8], outlives: Outlives) -> Result<(), DurableError> {
+    fault::moment("file write");
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = patiently(|| options.open(path)).map_err(failed("cannot open", path))?;
+    let opened = only_files(&mut options, Links::Refused, path);
+    let mut file = opened.map_err(failed("cannot open", path))?;
     let there = file.metadata().map_err(failed("cannot examine", path))?.len();
     if there < length {
         let why = format!("it has {there} bytes, and had {length}");
         return Err(failed("cannot write on", path)(io::Error::new(io::ErrorKind::UnexpectedEof, why)));
     }
-    file.set_len(length).map_err(failed("cannot write", path))?;
+    if there > length {
+        file.set_len(length).map_err(failed("cannot write", path))?;
+    }
     file.seek(io::SeekFrom::Start(length)).map_err(failed("cannot write", path))?;
     file.write_all(bytes).map_err(failed("cannot write", path))?;
-    file.sync_all().map_err(failed("cannot sync", path))?;
+    if outlives == Outlives::Process {
+        return Ok(());
+    }
+    file.sync_data().map_err(failed("cannot sync", path))?;
     if length == 0 { sync_directory(directory_of(path)) } else { Ok(()) }
 }
 
@@ -203,6 +219,22 @@ pub fn remove(path: &Path) -> Result<bool, DurableError> {
         Ok(()) => sync_directory(directory_of(path)).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed("cannot remove", path)(error)),
+    }
+}
+
+/// Removes files of one directory and syncs it once; how many were there.
+pub fn remove_all(paths: &[PathBuf]) -> Result<u32, DurableError> {
+    let mut removed = 0;
+    for path in paths {
+        match patiently(|| fs::remove_file(path)) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("cannot remove", path)(error)),
+        }
+    }
+    match paths.first().filter(|_| removed > 0) {
+        Some(path) => sync_directory(directory_of(path)).map(|()| removed),
+        None => Ok(removed),
     }
 }
 

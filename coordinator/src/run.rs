@@ -351,8 +351,11 @@ impl Session<'_> {
         }
         self.copies.follow(self.log);
         let state = self.log.state();
-        for server in begun.into_iter().filter_map(|step| state.step(step)?.what.server()) {
-            self.copies.hurry(server);
+        // What a way back must know of.
+        for what in begun.into_iter().filter_map(|step| Some(&state.step(step)?.what)) {
+            if let What::Restore { server } | What::RestoreOwn { server, .. } = what {
+                self.copies.hurry(server);
+            }
         }
         Ok(())
     }

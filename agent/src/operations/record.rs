@@ -1,4 +1,7 @@
 //! The record of one operation: whole on disk before anything is told or done that depends on it.
+//!
+//! The file only grows, a line for each state the operation was in; the last whole one counts. A line without an end was left by
+//! a crash, and what it was to say was neither told nor acted on.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use umsid_common::digest::Fingerprint;
-use umsid_common::durable::{self, Access, DurableError};
+use umsid_common::durable::{self, Access, DurableError, Outlives};
 use umsid_common::fault;
 use umsid_common::name::OperationId;
 use umsid_proto::model::{
@@ -16,7 +19,7 @@ use umsid_proto::model::{
     UmsIds,
 };
 
-use crate::state::{StateError, read_json};
+use crate::state::StateError;
 use crate::ums::{Previous, Running};
 
 /// How many events are kept of one operation; the outcome always is.
@@ -102,8 +105,14 @@ impl Record {
 pub(crate) struct Entry {
     path: PathBuf,
     action: Action,
-    record: Mutex<Record>,
+    kept: Mutex<Kept>,
     told: watch::Sender<()>,
+}
+
+/// A record, and the bytes of its file that are whole.
+struct Kept {
+    record: Record,
+    length: u64,
 }
 
 impl Entry {
@@ -111,41 +120,41 @@ impl Entry {
     pub(super) fn create(dir: &Path, record: Record) -> Result<Self, DurableError> {
         let path = dir.join(format!("{}.json", record.id));
         moment("accepted before", &record);
-        write(&path, &record)?;
+        let length = begin_file(&path, &record)?;
         moment("accepted after", &record);
-        Ok(Self::of(path, record))
+        Ok(Self::of(path, Kept { record, length }))
     }
 
     /// An operation found on record.
     pub(super) fn load(path: PathBuf) -> Result<Option<Self>, StateError> {
-        let found: Option<Record> = read_json(&path)?;
-        Ok(found.map(|mut record| {
-            if record.outcome().is_none() {
-                record.passed_over = record.last_event().saturating_add(TOLD_FROM_MEMORY);
-            }
-            Self::of(path, record)
-        }))
+        let Some(mut kept) = read(&path)? else { return Ok(None) };
+        if kept.record.outcome().is_none() {
+            kept.record.passed_over = kept.record.last_event().saturating_add(TOLD_FROM_MEMORY);
+        }
+        Ok(Some(Self::of(path, kept)))
     }
 
-    fn of(path: PathBuf, record: Record) -> Self {
-        Self { path, action: record.action.clone(), record: Mutex::new(record), told: watch::Sender::new(()) }
+    fn of(path: PathBuf, kept: Kept) -> Self {
+        let action = kept.record.action.clone();
+        Self { path, action, kept: Mutex::new(kept), told: watch::Sender::new(()) }
     }
 
     pub(super) fn remove(&self) -> Result<(), DurableError> {
         durable::remove(&self.path).map(drop)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), DurableError> {
-        let mut record = self.lock();
-        let mut next = record.clone();
+    fn change(&self, outlives: Outlives, change: impl FnOnce(&mut Record)) -> Result<(), DurableError> {
+        let mut kept = self.lock();
+        let mut next = kept.record.clone();
         change(&mut next);
-        write(&self.path, &next)?;
-        *record = next;
-        drop(record);
+        let line = line(&next);
+        durable::append(&self.path, kept.length, &line, outlives)?;
+        *kept = Kept { record: next, length: kept.length + line.len() as u64 };
+        drop(kept);
         self.told.send_replace(());
         Ok(())
     }
@@ -156,26 +165,26 @@ impl Entry {
 
     /// Its place among all that is on record; the clock counts only for records from before there was an order.
     pub(super) fn order(&self) -> (u64, Timestamp) {
-        let record = self.lock();
+        let record = &self.lock().record;
         (record.order, record.recorded)
     }
 
     pub(super) fn started(&self) -> Option<Started> {
-        self.lock().started.clone()
+        self.lock().record.started.clone()
     }
 
     /// The outcome, and when it came.
     pub(super) fn ended(&self) -> Option<(Timestamp, Outcome)> {
-        let record = self.lock();
+        let record = &self.lock().record;
         let last = record.events.last()?;
         Some((last.at, last.what.as_ref().ok()?.clone()))
     }
 
     pub(super) fn begin(&self, before: Before, service: Option<ServiceProcess>) -> Result<(), DurableError> {
         let started = Started { at: Timestamp::now(), before, program: None, service };
-        moment("begun before", &self.lock());
-        self.change(|record| record.started = Some(started))?;
-        moment("begun after", &self.lock());
+        moment("begun before", &self.lock().record);
+        self.change(Outlives::Machine, |record| record.started = Some(started))?;
+        moment("begun after", &self.lock().record);
         Ok(())
     }
 
@@ -186,19 +195,20 @@ impl Entry {
                 started.program = Some((program.pid, program.started));
             }
         };
-        // That it is started is on record already. What cannot be recorded here is only what one would wait for.
-        if let Err(error) = self.change(set) {
+        // That it is started is on record already. What cannot be recorded here is only what one would wait for, and what ends with the
+        // machine need not outlive it.
+        if let Err(error) = self.change(Outlives::Process, set) {
             tracing::error!(%error, pid = program.pid, "cannot record which program runs");
         }
-        moment("running", &self.lock());
+        moment("running", &self.lock().record);
     }
 
     pub(super) fn tell(&self, text: String, within: Option<Duration>) {
         let deadline = within
             .and_then(|within| SignedDuration::try_from(within).ok())
             .and_then(|within| Timestamp::now().checked_add(within).ok());
-        tracing::info!(id = %self.lock().id, text, "operation");
-        self.lock().push(Err(Phase { text, deadline }));
+        tracing::info!(id = %self.lock().record.id, text, "operation");
+        self.lock().record.push(Err(Phase { text, deadline }));
         self.told.send_replace(());
     }
 
@@ -207,20 +217,21 @@ impl Entry {
     pub(super) fn finish(&self, outcome: Outcome) {
         let outcome = bounded(outcome);
         match &outcome.result {
-            Ok(_) => tracing::info!(id = %self.lock().id, "operation done"),
-            Err(trouble) => tracing::warn!(id = %self.lock().id, ?trouble, "operation not done"),
+            Ok(_) => tracing::info!(id = %self.lock().record.id, "operation done"),
+            Err(trouble) => tracing::warn!(id = %self.lock().record.id, ?trouble, "operation not done"),
         }
-        moment("finished before", &self.lock());
-        if let Err(error) = self.change(|record| record.push(Ok(outcome.clone()))) {
+        moment("finished before", &self.lock().record);
+        let set = |record: &mut Record| record.push(Ok(outcome.clone()));
+        if let Err(error) = self.change(Outlives::Machine, set) {
             tracing::error!(%error, "cannot record the outcome of an operation");
-            self.lock().push(Ok(outcome));
+            self.lock().record.push(Ok(outcome));
             self.told.send_replace(());
         }
-        moment("finished after", &self.lock());
+        moment("finished after", &self.lock().record);
     }
 
     pub(crate) fn operation(&self) -> Operation {
-        let record = self.lock();
+        let record = &self.lock().record;
         let outcome = record.outcome().cloned();
         let state = match (&outcome, &record.started) {
             (Some(_), _) => OperationState::Finished,
@@ -245,7 +256,7 @@ impl Entry {
     /// The events from this index on, and whether the outcome is among them. Once there is an outcome it always is: who
     /// asks for what comes after it gets it again.
     pub(crate) fn events(&self, from: u64) -> (Vec<Progress>, bool) {
-        let record = self.lock();
+        let record = &self.lock().record;
         let finished = record.outcome().is_some();
         let from = if finished { from.min(record.last_event()) } else { from };
         (record.events.iter().filter(|event| event.index >= from).cloned().collect(), finished)
@@ -257,9 +268,45 @@ fn moment(what: &str, record: &Record) {
     fault::moment(format_args!("operation {}.{} {what}", record.id.step, record.id.attempt));
 }
 
-fn write(path: &Path, record: &Record) -> Result<(), DurableError> {
-    let json = serde_json::to_vec(record).expect("a record of names, numbers and text is JSON");
-    durable::replace(path, &json, Access::Private)
+fn line(record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).expect("a record of names, numbers and text is JSON");
+    line.push(b'\n');
+    line
+}
+
+/// Begins the file with this record; its length.
+fn begin_file(path: &Path, record: &Record) -> Result<u64, DurableError> {
+    let line = line(record);
+    durable::replace(path, &line, Access::Private)?;
+    Ok(line.len() as u64)
+}
+
+/// The record as it is on disk.
+fn read(path: &Path) -> Result<Option<Kept>, StateError> {
+    let Some(bytes) = durable::read_optional(path)? else { return Ok(None) };
+    let damaged = |source| StateError::Damaged { path: path.to_owned(), source };
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
+        // An agent before this one wrote a record of one line without an end.
+        let record = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let length = begin_file(path, &record)?;
+        return Ok(Some(Kept { record, length }));
+    };
+    let whole = &bytes[..end];
+    let last = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let record = serde_json::from_slice(last).map_err(damaged)?;
+    Ok(Some(Kept { record, length: end as u64 + 1 }))
+}
+
+/// What is wrong with the record in this file. Changes nothing.
+pub(super) fn damage(path: &Path) -> Option<StateError> {
+    let bytes = match durable::read_optional(path) {
+        Ok(bytes) => bytes?,
+        Err(error) => return Some(error.into()),
+    };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(&bytes[..], |end| &bytes[..end]);
+    let last = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let parsed = serde_json::from_slice::<Record>(last);
+    parsed.err().map(|source| StateError::Damaged { path: path.to_owned(), source })
 }
 
 /// What fits into a message whatever the programs printed.

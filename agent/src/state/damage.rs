@@ -62,24 +62,27 @@ pub(crate) fn of<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<StateError> 
     read_json::<T>(path).err()
 }
 
-/// What is wrong with those JSON files of this directory whose names are `N`s.
-pub(crate) fn within<N: std::str::FromStr, T: for<'a> Deserialize<'a>>(dir: &Path) -> Vec<StateError> {
+/// What is wrong with those JSON files of this directory whose names are `N`s, by what `damage` says of each.
+pub(crate) fn within<N: std::str::FromStr>(
+    dir: &Path,
+    damage: impl Fn(&Path) -> Option<StateError>,
+) -> Vec<StateError> {
     let failed = |source| StateError::Directory { doing: "list", path: dir.to_owned(), source };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => return vec![failed(error)],
     };
-    let damage = |entry: io::Result<std::fs::DirEntry>| {
+    let of_entry = |entry: io::Result<std::fs::DirEntry>| {
         let path = match entry {
             Ok(entry) => entry.path(),
             Err(error) => return Some(failed(error)),
         };
         let is_ours = path.extension() == Some(OsStr::new("json"))
             && path.file_stem().and_then(OsStr::to_str).is_some_and(|stem| stem.parse::<N>().is_ok());
-        if is_ours { of::<T>(&path) } else { None }
+        if is_ours { damage(&path) } else { None }
     };
-    let mut found: Vec<_> = entries.filter_map(damage).collect();
+    let mut found: Vec<_> = entries.filter_map(of_entry).collect();
     found.sort_by_key(ToString::to_string);
     found
 }

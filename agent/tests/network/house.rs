@@ -141,7 +141,9 @@ impl Server {
 
 pub(crate) fn record(state_dir: &Path, id: &str) -> Option<serde_json::Value> {
     let bytes = durable::read_optional(&state_dir.join(format!("operations/{id}.json"))).unwrap()?;
-    Some(serde_json::from_slice(&bytes).unwrap())
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.ends_with('\n'), "{text}");
+    Some(serde_json::from_str(text.lines().last().unwrap()).unwrap())
 }
 
 impl Running {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use umsid_common::digest::Digest;
+use umsid_common::durable::{self, Access};
 use umsid_proto::failure::Code;
 use umsid_proto::model::{Action, Effect, RestoreSource, ServiceStatus, Success, Trouble};
 use umsid_proto::wire;
@@ -371,6 +372,32 @@ async fn while_the_truth_is_sought_the_agent_answers_and_begins_nothing() {
     assert!(line.result(&step(2)).await.is_err());
     line.perform(&step(3), Action::Discard).await.unwrap();
     running.kill().await;
+}
+
+/// Whether it was the outcome or what came before that was torn, it says what it said last.
+#[tokio::test]
+async fn a_record_torn_at_its_end_says_what_it_said_before() {
+    let (scene, running, mut line) = Scene::new().await;
+    line.perform(&step(2), scene.restore()).await.unwrap();
+    running.kill().await;
+    let path = scene.server.dir.path().join(format!("operations/{}.json", step(2)));
+    let whole = std::fs::read_to_string(&path).unwrap();
+    durable::replace(&path, &whole.as_bytes()[..whole.len() - 20], Access::Private).unwrap();
+    let (running, mut line) = scene.again().await;
+    let found = line.result(&step(2)).await;
+    assert!(matches!(found, Ok(Success::Restored { .. })), "found out anew: {found:?}");
+    assert_eq!(FakeUms::count(&scene.server.ums.counts.restore), 1);
+    let outcome = line.outcome(&step(2)).await;
+    running.kill().await;
+    // As agents wrote it that are older: one line, without an end.
+    let last = std::fs::read_to_string(&path).unwrap().lines().last().unwrap().to_owned();
+    durable::replace(&path, last.as_bytes(), Access::Private).unwrap();
+    let (running, mut line) = scene.again().await;
+    assert_eq!(line.outcome(&step(2)).await, outcome);
+    running.kill().await;
+    // A whole line that means nothing is no torn one.
+    durable::replace(&path, format!("{last}\n{{\n").as_bytes(), Access::Private).unwrap();
+    assert!(scene.server.try_start().is_err());
 }
 
 #[tokio::test]

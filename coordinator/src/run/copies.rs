@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What is sent at once, in bytes of text, unless a single record is larger.
 const AT_ONCE: usize = 256 << 10;
 
-/// How far copies may lag behind, but for those of a server to which something is about to be done.
+/// How far copies may lag behind, but for that of a server on which something is about to be restored.
 const LAG: Duration = Duration::from_millis(250);
 
 /// The wait after an agent did not take a copy; it grows.
@@ -93,7 +93,7 @@ impl Copies {
         });
     }
 
-    /// Something is about to be done to this server: its agent gets what there is at once, so that whoever takes the run up from
+    /// Something is about to be restored on this server: its agent gets what there is at once, so that whoever takes the run up from
     /// the copies knows.
     pub(super) fn hurry(&self, server: &ServerName) {
         if let Some(told) = self.agents.get(server) {
