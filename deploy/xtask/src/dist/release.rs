@@ -17,13 +17,15 @@ const AUDITABLE: &str = "cargo-auditable";
 pub(super) fn linux() -> anyhow::Result<PathBuf> {
     provide_zigbuild()?;
     let dir = target_dir().join("dist-linux");
-    let code = cargo()?
-        .args(["zigbuild", "--release", "--locked", "--bins", "--target", TARGET])
-        .args(["--package", "umsid", "--package", "umsid-agent"])
-        .env("CARGO_TARGET_DIR", &dir.display().to_string())
-        .env("RUSTFLAGS", &anonymous(Path::new("rustc"))?)
-        .show()?;
-    ensure!(code == 0, "cargo zigbuild failed");
+    // One by one: of a library, programs that are built together have what any of them wants.
+    for package in ["umsid-agent", "umsid"] {
+        let code = cargo()?
+            .args(["zigbuild", "--release", "--locked", "--bins", "--target", TARGET, "--package", package])
+            .env("CARGO_TARGET_DIR", &dir.display().to_string())
+            .env("RUSTFLAGS", &anonymous(Path::new("rustc"))?)
+            .show()?;
+        ensure!(code == 0, "cargo zigbuild failed");
+    }
     Ok(dir.join("x86_64-unknown-linux-gnu").join("release"))
 }
 
