@@ -4,6 +4,7 @@
 //! the standard `age` and `tar` open it. age does not say who sealed, so the manifest is signed.
 
 mod content;
+mod text;
 
 use std::fmt;
 use std::io::{self, BufWriter, Read, Write};
@@ -22,6 +23,8 @@ use crate::durable::{self, Access, DurableError};
 use crate::name::{ClusterName, Identity, Role, RunId, ServerName};
 use crate::tls::{Credentials, VerifyError, verify_own};
 use content::{BACKUP, Capped, MANIFEST, Packed, Pieces, SignedManifest};
+
+pub use text::{open_text, seal_text};
 
 /// Longest password, in bytes.
 const PASSWORD_LIMIT: u64 = 1024;
@@ -227,10 +230,7 @@ pub fn seal(
     if recipients.len() > RECIPIENTS_LIMIT {
         return Err(SealError::Content(format!("it is for more than {RECIPIENTS_LIMIT} recipients")));
     }
-    let keys: Vec<x25519::Recipient> =
-        recipients.iter().map(|recipient| recipient.0.parse().expect("it was parsed before")).collect();
-    let encryptor = age::Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient))
-        .map_err(|error| SealError::Content(format!("it cannot be sealed to these recipients: {error}")))?;
+    let encryptor = encryptor(recipients)?;
 
     let mut file = durable::open(backup).map_err(failed("cannot read", backup))?;
     let backup_size = file.metadata().map_err(failed("cannot read", backup))?.len();
@@ -261,6 +261,13 @@ pub fn seal(
     let mut out = packed.finish().and_then(age::stream::StreamWriter::finish).map_err(cannot_write())?;
     out.flush().map_err(cannot_write())?;
     Ok(manifest)
+}
+
+fn encryptor(recipients: &[Recipient]) -> Result<age::Encryptor, SealError> {
+    let keys: Vec<x25519::Recipient> =
+        recipients.iter().map(|recipient| recipient.0.parse().expect("it was parsed before")).collect();
+    age::Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient))
+        .map_err(|error| SealError::Content(format!("it cannot be sealed to these recipients: {error}")))
 }
 
 /// Whose word is taken for a manifest.

@@ -1,7 +1,8 @@
 //! The certificate authority: who may call whom, for how long, and no more.
 //!
 //! It lives in one directory: `certificate.pem`, the key as `key.pem` (0600) or, under a passphrase, `key.age`, and
-//! `register.json` with every certificate ever issued and the current revocation list.
+//! `register.json` with every certificate ever issued and the current revocation list. Where several administrators share it,
+//! certificate and register are copies of what is in the database, and the key is in memory only.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,17 +12,22 @@ use std::time::{Duration, SystemTime};
 use age::secrecy::{ExposeSecret as _, SecretString};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-    SerialNumber,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
+use sha2::{Digest as _, Sha256};
 use umsid_common::durable::{self, Access, DurableError};
 use umsid_common::name::{CallerName, Identity, Role, TrustDomain, random_bytes};
 use umsid_common::tls;
 use zeroize::{Zeroize as _, Zeroizing};
 
-mod register;
+use crate::shared::{Shared, SharedError};
 
+mod founding;
+mod register;
+mod sharing;
+
+pub use founding::Founding;
 pub use register::Entry;
 use register::Register;
 
@@ -66,6 +72,15 @@ pub enum AuthorityError {
         #[source]
         source: std::io::Error,
     },
+    /// The register is shared, and the database says no.
+    #[error("the certificate authority's register cannot be changed")]
+    Shared(#[from] SharedError),
+    /// The register is shared, and others change it all the time.
+    #[error("others are changing the certificate authority's register")]
+    Crowded,
+    /// The key is shared, and could not be had.
+    #[error("the certificate authority's key is in the database, and could not be had from there")]
+    Away,
     /// The key is under a passphrase and was not unlocked.
     #[error("the certificate authority's key is under a passphrase")]
     Locked,
@@ -113,6 +128,7 @@ pub struct Authority {
     key: OnceLock<Key>,
     register: RwLock<Register>,
     life: SignedDuration,
+    shared: Option<Shared>,
 }
 
 impl Authority {
@@ -125,15 +141,7 @@ impl Authority {
         trust_domain: &TrustDomain,
         passphrase: Option<&SecretString>,
     ) -> Result<Self, AuthorityError> {
-        let key = Key(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
-        let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(&format!("umsid {trust_domain}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let now = Timestamp::now();
-        set_life(&mut params, now, now + AUTHORITY_LIFE);
-        let certificate_pem = params.self_signed(&key.0)?.pem();
-
+        let Founding { key, certificate_pem, register } = Founding::new(trust_domain)?;
         let pem = Zeroizing::new(key.0.serialize_pem());
         match passphrase {
             None => durable::replace(&dir.join("key.pem"), pem.as_bytes(), Access::Private)?,
@@ -146,8 +154,6 @@ impl Authority {
             }
         }
         durable::replace(&dir.join("certificate.pem"), certificate_pem.as_bytes(), Access::Private)?;
-        let mut register = Register::new(trust_domain.clone());
-        register.sign(&issuer(&certificate_pem, &key)?, now, now + AUTHORITY_LIFE)?;
         register.save(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -155,6 +161,7 @@ impl Authority {
             key: key.into(),
             register: register.into(),
             life: CERTIFICATE_LIFE,
+            shared: None,
         })
     }
 
@@ -168,6 +175,7 @@ impl Authority {
             key: OnceLock::new(),
             register,
             life: CERTIFICATE_LIFE,
+            shared: None,
         };
         if !authority.needs_passphrase() {
             authority.take_key(&text(&dir.join("key.pem"))?, &dir.join("key.pem"))?;
@@ -199,6 +207,9 @@ impl Authority {
         if self.can_sign() {
             return Ok(());
         }
+        if self.shared.is_some() {
+            return Err(AuthorityError::Away);
+        }
         let path = self.dir.join("key.age");
         let sealed =
             durable::read_optional(&path)?.ok_or_else(|| AuthorityError::Missing { path: path.clone() })?;
@@ -229,6 +240,12 @@ impl Authority {
     /// The trust anchors, PEM.
     pub fn anchors_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// SHA-256 of its certificate, hexadecimal: what people compare.
+    pub fn fingerprint(&self) -> String {
+        let der = crate::cli::first_certificate(&self.certificate_pem).unwrap_or_default();
+        data_encoding::HEXLOWER.encode(&Sha256::digest(der))
     }
 
     /// The current revocation list, PEM, and its number.
@@ -299,7 +316,7 @@ impl Authority {
             revoked: None,
         };
         self.change(|register| {
-            register.issued.push(entry);
+            register.issued.push(entry.clone());
             Ok(())
         })?;
         Ok(Issued { certificate_pem: certificate.pem(), serial, not_after })
@@ -325,15 +342,20 @@ impl Authority {
     /// Reads the register anew, changes and saves it, alone.
     fn change<T>(
         &self,
-        change: impl FnOnce(&mut Register) -> Result<T, AuthorityError>,
+        change: impl Fn(&mut Register) -> Result<T, AuthorityError>,
     ) -> Result<T, AuthorityError> {
         let path = self.dir.join("lock");
         let failed = |source| AuthorityError::Lock { path: path.clone(), source };
         let file =
             std::fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
         file.lock().map_err(failed)?;
-        let mut register = Register::load(&self.dir)?;
-        let result = change(&mut register)?;
+        let (result, register) = match &self.shared {
+            None => {
+                let mut register = Register::load(&self.dir)?;
+                (change(&mut register)?, register)
+            }
+            Some(shared) => self.change_shared(shared, change)?,
+        };
         register.save(&self.dir)?;
         *self.register.write().unwrap_or_else(std::sync::PoisonError::into_inner) = register;
         Ok(result)

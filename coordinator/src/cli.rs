@@ -1,6 +1,8 @@
 //! The command line: one sub-command, one file. Data goes to standard output, talk to standard error.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -13,10 +15,13 @@ use umsid_common::tls::{self, Tls};
 
 use crate::agents::Agents;
 use crate::authority::Authority;
+use crate::database::{Location, StateUrl};
 use crate::exit::{self, Exit};
 use crate::home::Home;
 use crate::inventory::Inventory;
+use crate::shared::{Opened, Refreshed, Shared, SharedError};
 
+mod admins;
 pub mod ask;
 mod backup;
 mod check;
@@ -26,6 +31,7 @@ mod enroll;
 mod fleet;
 mod from_agents;
 mod init;
+mod inventory;
 mod look;
 mod observer;
 mod past;
@@ -46,7 +52,11 @@ mod unlock;
 mod wait_for;
 mod watch;
 
+pub(crate) use init::machine_name;
 pub use printout::{Format, Printout};
+
+/// How long a command that has to end in time waits for copies to be refreshed.
+const QUICKLY: Duration = Duration::from_secs(2);
 
 /// Finds the UMS servers whose UMS ID is out of sync and brings them back.
 #[derive(Debug, Parser)]
@@ -63,6 +73,11 @@ struct Global {
     /// Where inventory, certificates and journal are [default: /var/lib/umsid for root, else ~/.local/state/umsid]
     #[arg(long, global = true, env = "UMSID_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// The database several administrators share, as postgres://USER@HOST/DATABASE; remembered by the state directory
+    ///
+    /// What is needed to be let in, `umsid init` says. A password comes from ~/.pgpass or PGPASSWORD.
+    #[arg(long, global = true, env = "UMSID_STATE", value_name = "URL")]
+    state: Option<StateUrl>,
     /// What is printed on standard output
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
@@ -83,6 +98,8 @@ enum Command {
     Init(init::Init),
     Enroll(enroll::Enroll),
     Servers(servers::Servers),
+    Inventory(inventory::InventoryCommand),
+    Admins(admins::Admins),
     Status(status::Status),
     Check(check::Check),
     Plan(plan::PlanCommand),
@@ -158,13 +175,32 @@ impl Umsid {
             (Err(error), Command::Check(check)) => return Ok(check.came_to_nothing(&error.into())),
             (Err(error), _) => return Err(error.into()),
         };
-        let context =
-            Context { home, out: Printout::new(self.global.output), stop: CancellationToken::new() };
+        let mut context = Context {
+            home,
+            out: Printout::new(self.global.output),
+            stop: CancellationToken::new(),
+            shared: None,
+            opened: Mutex::default(),
+        };
+        if self.command.needs_state()
+            && let Err(error) = context
+                .find_state(self.global.state.as_ref(), matches!(self.command, Command::Check(_)))
+                .await
+        {
+            match &self.command {
+                Command::Check(check) => return Ok(check.came_to_nothing(&error)),
+                // It is what examines such things.
+                Command::Doctor(_) if context.shared.is_some() => {}
+                _ => return Err(error),
+            }
+        }
         let exit = match self.command {
             Command::Check(check) => return Ok(check.run(&context).await),
-            Command::Init(init) => init.run(&context)?,
+            Command::Init(init) => init.run(&context, self.global.state).await?,
             Command::Enroll(enroll) => enroll.run(&context).await?,
             Command::Servers(servers) => servers.run(&context).await?,
+            Command::Inventory(inventory) => inventory.run(&context).await?,
+            Command::Admins(admins) => admins.run(&context).await?,
             Command::Status(status) => status.run(&context).await?,
             Command::Plan(plan) => plan.run(&context).await?,
             Command::Sync(sync) => sync.run(&context).await?,
@@ -200,10 +236,24 @@ impl Umsid {
     }
 }
 
+impl Command {
+    /// Whether it looks at what is known; else it makes that, or needs nothing of it.
+    fn needs_state(&self) -> bool {
+        match self {
+            Self::Init(_) | Self::ExitCodes | Self::Completions { .. } | Self::Man { .. } => false,
+            Self::Admins(admins) => admins.needs_state(),
+            _ => true,
+        }
+    }
+}
+
 /// What every sub-command has at hand.
 pub struct Context {
     /// The state directory.
     pub home: Home,
+    /// Where its state is, if several share it.
+    pub shared: Option<Shared>,
+    opened: Mutex<Option<Opened>>,
     /// Where to print.
     pub out: Printout,
     /// Halts a run after what it is at, as the first Ctrl-C does.
@@ -211,6 +261,77 @@ pub struct Context {
 }
 
 impl Context {
+    /// Finds out whether the state is shared, and refreshes the copies if it is.
+    ///
+    /// # Errors
+    /// If `given` is not where this directory's state is, or what is shared is not as it should be. A database that does not answer is said, and no error: there are
+    /// the copies.
+    async fn find_state(&mut self, given: Option<&StateUrl>, quickly: bool) -> anyhow::Result<()> {
+        if self.home.is_observers() {
+            return Ok(());
+        }
+        self.shared = Shared::of(&self.home)?;
+        let kept = self.shared.as_ref().map(Shared::url);
+        if let Some(given) = given
+            && kept != Some(given)
+            && self.home.inventory_path().exists()
+        {
+            let dir = self.home.dir.display();
+            let what = match kept {
+                Some(kept) => format!("the state of {dir} is in {kept}, not in {given}"),
+                None => format!("the state of {dir} is in its own files, not in {given}"),
+            };
+            return Err(exit::Refusal::new(Exit::Usage, what)
+                .remedy("leave --state (UMSID_STATE) out, or name another directory with --state-dir")
+                .into());
+        }
+        let refreshed = match quickly {
+            true => tokio::time::timeout(QUICKLY, self.refresh()).await.unwrap_or(Ok(())),
+            false => self.refresh().await,
+        };
+        match refreshed {
+            Err(error @ SharedError::Database { .. }) => {
+                let error = anyhow::Error::new(error);
+                self.out.say(format_args!("going on with copies, which may be old: {error:#}"));
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Brings the copies of shared state up to date; nothing to do where it is in files.
+    pub async fn refresh(&self) -> Result<(), SharedError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let Refreshed { opened, edited, .. } = shared.refresh().await?;
+        if let Some(aside) = edited {
+            self.out.say(format_args!(
+                "inventory.toml here is a copy, and what was edited in it counts for nothing: it is kept as {}; `umsid \
+                 inventory edit` changes what all have",
+                aside.display()
+            ));
+        }
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        Ok(())
+    }
+
+    /// The shared authority's key, and who has it; `None`: state is in files, or the database did not answer.
+    fn opened(&self) -> Option<Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where the journal is.
+    pub fn journal(&self) -> Location {
+        match &self.shared {
+            Some(shared) => Location::Server(shared.url().clone()),
+            None => Location::File(self.home.database_path()),
+        }
+    }
+
+    /// Whether there may be runs on record.
+    pub fn has_journal(&self) -> bool {
+        self.shared.is_some() || self.home.database_path().exists()
+    }
+
     /// The inventory.
     ///
     /// # Errors
@@ -223,7 +344,11 @@ impl Context {
     /// The certificate authority; it can sign if its key is not under a passphrase.
     pub fn authority(&self) -> anyhow::Result<Authority> {
         self.home.open()?;
-        Ok(Authority::open(&self.home.authority_dir())?)
+        let dir = self.home.authority_dir();
+        let Some(shared) = &self.shared else { return Ok(Authority::open(&dir)?) };
+        let opened = self.opened();
+        let key_pem = opened.as_ref().map(|opened| &opened.key_pem);
+        Ok(Authority::open_shared(&dir, shared.clone(), key_pem)?)
     }
 
     /// A dialler with our credentials, which get the newest revocation list and, where due and possible without
@@ -265,7 +390,7 @@ fn own_identity(files: &tls::Files) -> anyhow::Result<Identity> {
 }
 
 /// The first certificate of a PEM file, DER.
-fn first_certificate(pem: &str) -> Option<Vec<u8>> {
+pub(crate) fn first_certificate(pem: &str) -> Option<Vec<u8>> {
     let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
     let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
     BASE64.decode(body.split_whitespace().collect::<String>().as_bytes()).ok()

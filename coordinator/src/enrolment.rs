@@ -19,8 +19,9 @@ use umsid_proto::{LARGEST_MESSAGE, wire};
 
 use crate::agents::Agents;
 use crate::authority::{Authority, AuthorityError};
-use crate::home::{Home, HomeError};
+use crate::home::Home;
 use crate::inventory::{Inventory, InventoryError, Server};
+use crate::shared::{Change, SharedError};
 
 /// How long an agent may take for an answer: it computes a proof and writes a few small files.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -135,7 +136,7 @@ pub enum EnrolmentError {
     Inventory(#[from] InventoryError),
     /// The state directory.
     #[error("the state directory cannot be changed")]
-    Home(#[from] HomeError),
+    Shared(#[from] SharedError),
 }
 
 impl EnrolmentError {
@@ -223,7 +224,7 @@ impl Registrar<'_> {
         let recipient = proven(address, &begun, secret, &certificate)?;
 
         // From here on nobody else changes inventory or enrolments.
-        let _lock = self.home.lock().await?;
+        let mut lock = Change::begin(self.home).await?;
         let inventory = Inventory::load(&self.home.inventory_path())?;
         address_is_free(&inventory, candidate)?;
         key_is_this_servers(&inventory, candidate, &recipient)?;
@@ -246,6 +247,7 @@ impl Registrar<'_> {
             }
         }
         Inventory::put(&self.home.inventory_path(), &candidate.cluster, &candidate.name, &server)?;
+        lock.publish_inventory().await?;
         let revoked = self.authority.revoke(&identity, Some(&issued.serial))?;
         self.authority.publish(&self.home.tls_files())?;
         Ok(Enrolled {

@@ -15,6 +15,7 @@ use crate::home::HomeError;
 use crate::inventory::InventoryError;
 use crate::journal::JournalError;
 use crate::run::{LeaseError, RunError};
+use crate::shared::SharedError;
 use crate::watch::book::BookError;
 use crate::watch::config::ConfigError;
 
@@ -181,11 +182,17 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
     if let Some(error) = link.downcast_ref::<JournalError>() {
         return Some((of_journal(error), error.remedy().into()));
     }
+    if let Some(error) = link.downcast_ref::<SharedError>() {
+        return error.judge();
+    }
     let (exit, remedy) = if let Some(error) = link.downcast_ref::<AuthorityError>() {
         match error {
             AuthorityError::Locked => {
                 (Exit::WrongPassword, "give it with --passphrase-file, or run this on a terminal")
             }
+            AuthorityError::Shared(error) => return error.judge(),
+            AuthorityError::Crowded => (Exit::Locked, "try again"),
+            AuthorityError::Away => (Exit::Unreachable, "`umsid doctor` says why"),
             AuthorityError::WrongPassphrase => {
                 (Exit::WrongPassword, "give the passphrase chosen at `umsid init`")
             }
@@ -205,26 +212,7 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
             "`umsid doctor` shows what is wrong with the coordinator's own files; `umsid rekey` makes a new key and certificate",
         )
     } else if let Some(error) = link.downcast_ref::<HomeError>() {
-        match error {
-            HomeError::Busy { .. } => (Exit::Locked, "wait until the other umsid is done, or end it"),
-            HomeError::Occupied { .. } => (
-                Exit::Failed,
-                "use it as it is (`umsid doctor` examines it), or choose another with --state-dir",
-            ),
-            HomeError::Nowhere | HomeError::NoDirectory { .. } => {
-                (Exit::Usage, "name a directory with --state-dir")
-            }
-            HomeError::OnlyLooks { .. } => (
-                Exit::Certificate,
-                "type this where the coordinator is, or name its directory with --state-dir",
-            ),
-            HomeError::Missing { .. } => {
-                (Exit::Failed, "run `umsid init`, or name the right directory with --state-dir")
-            }
-            HomeError::Directory(_) | HomeError::Lock { .. } => {
-                (Exit::Failed, "it must belong to you and be closed to others: chmod 0700")
-            }
-        }
+        of_home(error)
     } else if let Some(error) = link.downcast_ref::<InventoryError>() {
         match error {
             InventoryError::UnknownCluster { .. } | InventoryError::UnknownServer { .. } => {
@@ -247,6 +235,29 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
         return None;
     };
     Some((exit, remedy.into()))
+}
+
+/// What a state directory that cannot be used means, and what to do.
+pub(crate) fn of_home(error: &HomeError) -> (Exit, &'static str) {
+    match error {
+        HomeError::Busy { .. } => (Exit::Locked, "wait until the other umsid is done, or end it"),
+        HomeError::Occupied { .. } => {
+            (Exit::Failed, "use it as it is (`umsid doctor` examines it), or choose another with --state-dir")
+        }
+        HomeError::Nowhere | HomeError::NoDirectory { .. } => {
+            (Exit::Usage, "name a directory with --state-dir")
+        }
+        HomeError::OnlyLooks { .. } => {
+            (Exit::Certificate, "type this where the coordinator is, or name its directory with --state-dir")
+        }
+        HomeError::Missing { .. } => {
+            (Exit::Failed, "run `umsid init`, or name the right directory with --state-dir")
+        }
+        HomeError::Thread(_) => (Exit::Failed, ""),
+        HomeError::Directory(_) | HomeError::Lock { .. } => {
+            (Exit::Failed, "it must belong to you and be closed to others: chmod 0700")
+        }
+    }
 }
 
 /// How the program ends when an agent's failure is why.

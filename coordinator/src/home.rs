@@ -15,6 +15,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 /// How often to look whether the lock is free; there is no asynchronous way to wait for a file lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
+const ADMINISTRATOR_KEY: &str = "administrator.key";
+
 /// The state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
@@ -66,6 +68,9 @@ pub enum HomeError {
         #[source]
         source: std::io::Error,
     },
+    /// The system gives no thread.
+    #[error("cannot start what speaks to the database")]
+    Thread(#[source] std::io::Error),
     /// Another process holds the lock.
     #[error("another umsid has been changing {dir} for longer than {} s", LOCK_PATIENCE.as_secs())]
     Busy {
@@ -95,9 +100,24 @@ impl Home {
         self.dir.join("inventory.toml")
     }
 
-    /// The journal of runs: `state.db`.
+    /// The journal of runs, where this directory's state is in files: `state.db`.
     pub fn database_path(&self) -> PathBuf {
         self.dir.join("state.db")
+    }
+
+    /// Says where the state is, if it is shared: `state-url`.
+    pub fn state_url_path(&self) -> PathBuf {
+        self.dir.join("state-url")
+    }
+
+    /// What was seen of shared state: `documents.seen`.
+    pub fn documents_seen_path(&self) -> PathBuf {
+        self.dir.join("documents.seen")
+    }
+
+    /// What shared secrets are sealed to: `administrator.key`.
+    pub fn administrator_key_path(&self) -> PathBuf {
+        self.dir.join(ADMINISTRATOR_KEY)
     }
 
     /// The coordinator's certificate, key, trust anchors and revocation list: `coordinator/`.
@@ -165,6 +185,26 @@ impl Home {
         if let Some(found) = contents(&self.dir) {
             return Err(HomeError::Occupied { dir: self.dir.clone(), found });
         }
+        self.make_dirs()
+    }
+
+    /// The same for whoever joins shared state, which may be repeated: what an interrupted one leaves is in nobody's way.
+    ///
+    /// # Errors
+    /// As [`Home::create`].
+    pub fn create_to_join(&self) -> Result<(), HomeError> {
+        self.no_file()?;
+        let own = ["key.pem", "key.age"].iter().any(|key| self.authority_dir().join(key).exists());
+        let complete = self.inventory_path().exists() || self.database_path().exists();
+        if (own || complete || self.is_observers())
+            && let Some(found) = contents(&self.dir)
+        {
+            return Err(HomeError::Occupied { dir: self.dir.clone(), found });
+        }
+        self.make_dirs()
+    }
+
+    fn make_dirs(&self) -> Result<(), HomeError> {
         for dir in [self.dir.clone(), self.tls_dir(), self.authority_dir()] {
             durable::private_dir(&dir)?;
         }
@@ -190,7 +230,7 @@ impl Home {
     }
 
     /// Takes the right to carry out runs of a cluster; `None`: another process here has it, and is at work. It tells a
-    /// run that goes on from one whose umsid died; against other machines, the leases of the agents protect.
+    /// run that goes on from one whose umsid died; see [`crate::shared::lock_cluster`] for other machines.
     ///
     /// # Errors
     /// If the lock file cannot be opened or locked.
@@ -228,6 +268,8 @@ fn contents(dir: &Path) -> Option<String> {
                 || !entry.path().is_dir()
         })
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        // Made by whoever asks to become an administrator, before there is anything to be one of.
+        .filter(|name| name != ADMINISTRATOR_KEY)
         .collect();
     names.sort();
     (!names.is_empty()).then(|| names.join(", "))

@@ -182,8 +182,20 @@ impl Inventory {
     /// # Errors
     /// If it cannot be written. An existing one is replaced: the caller looks first.
     pub fn create(path: &Path, trust_domain: &TrustDomain) -> Result<(), InventoryError> {
-        let text = format!("{PREFACE}\ntrust_domain = \"{trust_domain}\"\n");
-        Ok(durable::replace(path, text.as_bytes(), Access::Private)?)
+        Ok(durable::replace(path, Self::empty(trust_domain).as_bytes(), Access::Private)?)
+    }
+
+    /// The text of an inventory without servers.
+    pub fn empty(trust_domain: &TrustDomain) -> String {
+        format!("{PREFACE}\ntrust_domain = \"{trust_domain}\"\n")
+    }
+
+    /// Checks a text; `path` is where it will be.
+    ///
+    /// # Errors
+    /// As [`Inventory::load`].
+    pub fn check(path: &Path, text: &str) -> Result<Self, InventoryError> {
+        parse(path, text)
     }
 
     /// Reads and checks.

@@ -1,56 +1,49 @@
 //! The coordinator's durable record of its runs: the only place that writes one.
 //!
-//! Every event is on disk (WAL, `synchronous=FULL`) before [`RunLog::append`] returns, has a number without gaps and the
-//! hash of the one before. A journal that cannot be written stops the run; one that has been altered is refused.
+//! Every event is on disk (`synchronous=FULL`, `synchronous_commit=on`) before [`RunLog::append`] returns, has a number
+//! without gaps and the hash of the one before. A journal that cannot be written stops the run; one that has been altered is refused.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{QueryBuilder, Row as _};
 use umsid_common::chain;
 use umsid_common::digest::Digest;
 use umsid_common::fault;
 use umsid_common::name::{ClusterName, RunId, ServerName};
 use umsid_proto::model::JournalRecord;
 
+use crate::database::{Ailment, Database, Location, Query, Row, ailment};
 use crate::plan::{Kind, What};
 use crate::run::{Ending, Event, HaltKind, Illegal, Recorded, Standing, State, StepResult};
 
 /// Runs looked at to find out how long restarts take.
-const RECENT: i64 = 20;
+const RECENT: u64 = 20;
 
 /// The record of all runs.
 #[derive(Clone)]
 pub struct Journal {
-    pool: SqlitePool,
-    path: PathBuf,
+    database: Database,
 }
 
 /// The journal could not be read or written. Missing, torn, corrupt and damaged are four answers.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The database said no: no room, no permission, locked.
-    #[error("cannot {doing} the journal {path}")]
+    #[error("cannot {doing} the journal {at}")]
     Database {
         /// As "write".
         doing: &'static str,
-        /// Which file.
-        path: PathBuf,
+        /// Which one.
+        at: Location,
         /// Why.
         #[source]
         source: sqlx::Error,
     },
-    /// The file is not the database it was: malformed, cut short, or of another kind.
-    #[error("the journal {path} is damaged")]
+    /// It is not the database it was: malformed, cut short, without its tables, or of another kind.
+    #[error("the journal {at} is damaged")]
     Damaged {
-        /// Which file.
-        path: PathBuf,
+        /// Which one.
+        at: Location,
         /// How it was noticed.
         #[source]
         source: sqlx::Error,
@@ -91,50 +84,34 @@ impl JournalError {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Database { .. } => "check room and permissions of the state directory, then `umsid resume`",
-            Self::Damaged { .. } => {
+            Self::Database { at, source, .. } => ailment(source).remedy(at),
+            Self::Damaged { at: Location::File(_), .. } => {
                 "move state.db, state.db-wal and state.db-shm out of the state directory; the runs recorded there are \
                  lost here; one that is not over is on the agents too: `umsid resume --from-agents CLUSTER`, or `umsid status` and a \
                  new `umsid sync`"
             }
+            Self::Damaged { at, .. } => Ailment::Damaged.remedy(at),
             Self::Missing(_) => "`umsid runs` lists the runs",
             Self::Torn(_) => "begin again with `umsid sync`",
             Self::Corrupt { .. } => {
                 "do not resume it; `umsid status` shows how the servers stand, and a new `umsid sync` starts from there"
             }
             Self::CorruptActs { .. } => {
-                "somebody altered state.db, or its disk is failing: put state.db back from a backup of the state directory"
+                "somebody altered the database, or its disk is failing: put it back from a backup (in a state directory it \
+                 is state.db)"
             }
             Self::Elsewhere(_) => "wait for it, or stop it there first",
             Self::Illegal(_) => "please report this with the output of `umsid runs show`",
         }
     }
 
-    fn of_database(doing: &'static str, path: &Path, source: sqlx::Error) -> Self {
-        let path = path.to_owned();
-        match is_damage(&source) {
-            true => Self::Damaged { path, source },
-            false => Self::Database { doing, path, source },
+    pub(crate) fn of(doing: &'static str, at: &Location, source: sqlx::Error) -> Self {
+        let at = at.clone();
+        match ailment(&source) {
+            Ailment::Damaged => Self::Damaged { at, source },
+            _ => Self::Database { doing, at, source },
         }
     }
-}
-
-/// Whether the database's own answer is that its file is none: `SQLITE_CORRUPT`, `SQLITE_NOTADB`, `SQLITE_IOERR_SHORT_READ`
-/// (<https://www.sqlite.org/rescode.html>).
-fn is_damage(error: &sqlx::Error) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(link) = next {
-        let code = link
-            .downcast_ref::<sqlx::Error>()
-            .and_then(sqlx::Error::as_database_error)
-            .and_then(|error| error.code()?.parse::<i32>().ok());
-        // The lower eight bits of an extended code are the primary one.
-        if let Some(code) = code {
-            return matches!(code & 0xff, 11 | 26) || code == 522;
-        }
-        next = link.source();
-    }
-    false
 }
 
 /// One run of the list.
@@ -179,23 +156,14 @@ pub struct RunLog {
 }
 
 impl Journal {
-    /// Opens the journal, or begins one.
-    pub async fn open(path: &Path) -> Result<Self, JournalError> {
-        let failed = |source| JournalError::of_database("open", path, source);
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
-        sqlx::migrate!().run(&pool).await.map_err(|error| failed(error.into()))?;
-        Ok(Self { pool, path: path.to_owned() })
+    /// Opens the journal there, or begins one.
+    pub async fn open(at: &Location) -> Result<Self, JournalError> {
+        let opened = Database::open(at).await;
+        Ok(Self { database: opened.map_err(|source| JournalError::of("open", at, source))? })
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(sqlx::Error) -> JournalError + '_ {
-        move |source| JournalError::of_database(doing, &self.path, source)
+        move |source| JournalError::of(doing, self.database.location(), source)
     }
 
     /// Begins the record of a run with its first event.
@@ -205,14 +173,12 @@ impl Journal {
                 .err()
                 .map_or_else(|| JournalError::Torn(run.clone()), Into::into));
         };
-        sqlx::query("INSERT INTO runs (run, cluster, kind, begun) VALUES ($1, $2, $3, $4)")
-            .bind(run.as_str())
-            .bind(plan.cluster.as_str())
-            .bind(plan.request.kind.as_str())
-            .bind(Timestamp::now().to_string())
-            .execute(&self.pool)
-            .await
-            .map_err(self.failed("write"))?;
+        let first_of_it = Query::new("INSERT INTO runs (run, cluster, kind, begun) VALUES ($1, $2, $3, $4)")
+            .text(run.as_str())
+            .text(plan.cluster.as_str())
+            .text(plan.request.kind.as_str())
+            .text(Timestamp::now().to_string());
+        self.database.execute(first_of_it).await.map_err(self.failed("write"))?;
         let mut log = RunLog::empty(self, run);
         log.append(first).await?;
         Ok(log)
@@ -220,19 +186,12 @@ impl Journal {
 
     /// The record of a run, every link of its chain checked and every event found legal.
     pub async fn load(&self, run: &RunId) -> Result<RunLog, JournalError> {
-        let known = sqlx::query("SELECT 1 FROM runs WHERE run = $1")
-            .bind(run.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(self.failed("read"))?;
-        if known.is_none() {
+        let known = Query::new("SELECT run FROM runs WHERE run = $1").text(run.as_str());
+        if self.read(known).await?.is_empty() {
             return Err(JournalError::Missing(run.to_string()));
         }
-        let rows = sqlx::query("SELECT number, at, body, link FROM events WHERE run = $1 ORDER BY number")
-            .bind(run.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(self.failed("read"))?;
+        let events = Query::new("SELECT number, at, body, link FROM events WHERE run = $1 ORDER BY number");
+        let rows = self.read(events.text(run.as_str())).await?;
         let mut log = RunLog::empty(self, run);
         for row in &rows {
             log.take_in(row)?;
@@ -240,21 +199,23 @@ impl Journal {
         if log.state.is_none() { Err(JournalError::Torn(run.clone())) } else { Ok(log) }
     }
 
+    async fn read(&self, query: Query) -> Result<Vec<Row>, JournalError> {
+        self.database.fetch(query).await.map_err(self.failed("read"))
+    }
+
     /// All runs, newest first.
     pub async fn runs(&self) -> Result<Vec<RunSummary>, JournalError> {
-        let rows = sqlx::query(
+        let all = Query::new(
             "SELECT runs.run, cluster, kind, begun, \
              (SELECT body FROM events WHERE events.run = runs.run ORDER BY number DESC LIMIT 1) AS last \
              FROM runs ORDER BY begun DESC, run DESC",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(self.failed("read"))?;
+        );
+        let rows = self.read(all).await?;
         rows.iter().map(|row| self.summary(row)).collect()
     }
 
-    fn summary(&self, row: &SqliteRow) -> Result<RunSummary, JournalError> {
-        let text = |column: &str| row.try_get::<String, _>(column).map_err(self.failed("read"));
+    fn summary(&self, row: &Row) -> Result<RunSummary, JournalError> {
+        let text = |column: &str| row.text(column).map_err(self.failed("read"));
         let run: RunId =
             text("run")?.parse().map_err(|_| JournalError::Missing(text("run").unwrap_or_default()))?;
         let corrupt = |what: &str| JournalError::Corrupt {
@@ -262,7 +223,7 @@ impl Journal {
             number: 0,
             why: format!("{what} is unreadable"),
         };
-        let last: Option<String> = row.try_get("last").map_err(self.failed("read"))?;
+        let last: Option<String> = row.optional_text("last").map_err(self.failed("read"))?;
         let standing = match last.map(|body| serde_json::from_str::<Event>(&body)) {
             None => LastWord::Open,
             Some(Ok(Event::Halted(halt))) if halt.kind == HaltKind::Stuck => LastWord::Stuck(halt.why),
@@ -283,16 +244,12 @@ impl Journal {
 
     /// The Main server of the newest synchronization of a cluster.
     pub async fn last_main(&self, cluster: &ClusterName) -> Result<Option<ServerName>, JournalError> {
-        let rows = sqlx::query(
+        let newest = Query::new(
             "SELECT run FROM runs WHERE cluster = $1 AND kind = 'sync' ORDER BY run DESC LIMIT $2",
-        )
-        .bind(cluster.as_str())
-        .bind(RECENT)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(self.failed("read"))?;
+        );
+        let rows = self.read(newest.text(cluster.as_str()).number(RECENT)).await?;
         for row in rows {
-            let run: String = row.try_get("run").map_err(self.failed("read"))?;
+            let run = row.text("run").map_err(self.failed("read"))?;
             let Ok(run) = run.parse() else { continue };
             let Ok(log) = self.load(&run).await else { continue };
             if let Some(main) = &log.state().plan().main {
@@ -304,15 +261,11 @@ impl Journal {
 
     /// What earlier runs of a cluster tell: the last Main server, and seconds each server's last restart took.
     pub async fn history(&self, cluster: &ClusterName) -> Result<History, JournalError> {
-        let rows = sqlx::query("SELECT run FROM runs WHERE cluster = $1 ORDER BY run DESC LIMIT $2")
-            .bind(cluster.as_str())
-            .bind(RECENT)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(self.failed("read"))?;
+        let newest = Query::new("SELECT run FROM runs WHERE cluster = $1 ORDER BY run DESC LIMIT $2");
+        let rows = self.read(newest.text(cluster.as_str()).number(RECENT)).await?;
         let mut history = History::default();
         for row in rows {
-            let run: String = row.try_get("run").map_err(self.failed("read"))?;
+            let run = row.text("run").map_err(self.failed("read"))?;
             let Ok(run) = run.parse() else { continue };
             // A run that cannot be read tells nothing; whoever wants that very run is told why.
             let Ok(log) = self.load(&run).await else { continue };
@@ -439,16 +392,18 @@ impl RunLog {
         for (recorded, _) in &self.prepared {
             fault::moment(format_args!("journal {} before", recorded.event.label()));
         }
-        let mut insert = QueryBuilder::new("INSERT INTO events (run, number, at, body, link) ");
-        insert.push_values(&self.prepared, |mut row, (recorded, record)| {
+        let rows = self.prepared.len();
+        let mut insert = Query::rows("INSERT INTO events (run, number, at, body, link) VALUES ", rows, 5);
+        for (recorded, record) in &self.prepared {
             let (_, body) = record.text.split_once('\n').unwrap_or_default();
-            row.push_bind(self.run.as_str())
-                .push_bind(i64::try_from(recorded.number).unwrap_or(i64::MAX))
-                .push_bind(recorded.at.to_string())
-                .push_bind(body)
-                .push_bind(record.link.to_string());
-        });
-        insert.build().execute(&self.journal.pool).await.map_err(|source| {
+            insert = insert
+                .text(self.run.as_str())
+                .number(recorded.number)
+                .text(recorded.at.to_string())
+                .text(body)
+                .text(record.link.to_string());
+        }
+        self.journal.database.execute(insert).await.map_err(|source| {
             match source.as_database_error().is_some_and(|error| error.is_unique_violation()) {
                 true => JournalError::Elsewhere(self.run.clone()),
                 false => self.journal.failed("write")(source),
@@ -460,14 +415,13 @@ impl RunLog {
         Ok(())
     }
 
-    fn take_in(&mut self, row: &SqliteRow) -> Result<(), JournalError> {
+    fn take_in(&mut self, row: &Row) -> Result<(), JournalError> {
         let number = self.number + 1;
         let corrupt = |why: String| JournalError::Corrupt { run: self.run.clone(), number, why };
-        let text =
-            |column: &str| row.try_get::<String, _>(column).map_err(|error| corrupt(error.to_string()));
-        let found: i64 = row.try_get("number").map_err(|error| corrupt(error.to_string()))?;
+        let text = |column: &str| row.text(column).map_err(|error| corrupt(error.to_string()));
+        let found = row.number("number").map_err(|error| corrupt(error.to_string()))?;
         let text = (format!("{}\n{}", text("at")?, text("body")?), text("link")?);
-        self.admit(u64::try_from(found).unwrap_or(0), text)
+        self.admit(found, text)
     }
 
     /// Takes in the next event as it is chained: its text, and its link.

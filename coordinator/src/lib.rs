@@ -2,7 +2,8 @@
 //!
 //! [`cli`] reads the command line, one sub-command in one file; [`exit`] says how it ends. What is known is in one
 //! directory, [`home`]: the servers ([`inventory`]), the right to speak to their agents ([`authority`]), the journal of
-//! runs ([`journal`]). [`enrolment`] is how a server gets in, many at once from what [`ansible`] knows of them. If the journal is lost, the agents have [`copies`].
+//! runs ([`journal`]), in a [`database`]; several administrators have a [`shared`] one. [`enrolment`] is how a server gets in,
+//! many at once from what [`ansible`] knows of them. If the journal is lost, the agents have [`copies`].
 //!
 //! Only [`agents`] dials. A [`survey`] asks all agents of a cluster at once and is then judged; survey and request become a
 //! [`plan`], a value that can be printed and compared. A [`run`] carries it out, [`step`] by step, each in the journal
@@ -19,6 +20,7 @@ pub mod authority;
 pub mod cli;
 pub mod condition;
 pub mod copies;
+pub mod database;
 pub mod enrolment;
 pub mod exit;
 pub mod home;
@@ -30,6 +32,7 @@ pub mod progress;
 pub mod relay;
 pub mod report;
 pub mod run;
+pub mod shared;
 pub mod step;
 pub mod survey;
 pub mod watch;

@@ -1,11 +1,15 @@
-//! For tests only: a throwaway certificate authority, scratch directories, waiting for a condition.
+//! For tests only: a throwaway certificate authority, a server of PostgreSQL, scratch directories, waiting for a condition.
 
 mod authority;
 mod port;
+#[cfg(unix)]
+mod postgres;
 mod wait;
 
 pub use authority::{Ca, Issued, Wanted};
 pub use port::free_port;
+#[cfg(unix)]
+pub use postgres::PostgresServer;
 pub use wait::{wait_for, wait_for_blocking};
 
 /// An empty directory that nobody else may open, removed when dropped.

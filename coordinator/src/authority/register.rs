@@ -47,14 +47,20 @@ impl Register {
         let path = dir.join("register.json");
         let bytes =
             durable::read_optional(&path)?.ok_or_else(|| AuthorityError::Missing { path: path.clone() })?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| AuthorityError::Unusable { path, why: error.to_string() })
+        Self::parse(&path, &bytes)
+    }
+
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, AuthorityError> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| AuthorityError::Unusable { path: path.to_owned(), why: error.to_string() })
     }
 
     pub(super) fn save(&self, dir: &Path) -> Result<(), AuthorityError> {
-        let bytes =
-            serde_json::to_vec_pretty(self).map_err(|error| AuthorityError::Making(error.to_string()))?;
-        Ok(durable::replace(&dir.join("register.json"), &bytes, Access::Private)?)
+        Ok(durable::replace(&dir.join("register.json"), self.to_text()?.as_bytes(), Access::Private)?)
+    }
+
+    pub(super) fn to_text(&self) -> Result<String, AuthorityError> {
+        serde_json::to_string_pretty(self).map_err(|error| AuthorityError::Making(error.to_string()))
     }
 
     pub(super) fn newest(&self, identity: &Identity) -> Option<&Entry> {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use zeroize::Zeroizing;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, AuthorityError};
 use crate::exit::{Exit, Refusal};
 
 /// Longest secret that is read, in bytes.
@@ -30,6 +30,9 @@ impl Passphrase {
     pub fn unlock(&self, authority: &Authority) -> anyhow::Result<()> {
         if authority.can_sign() {
             return Ok(());
+        }
+        if !authority.needs_passphrase() {
+            return Err(AuthorityError::Away.into());
         }
         let passphrase = match &self.passphrase_file {
             Some(file) => first_line(file)?,

@@ -97,6 +97,12 @@ async fn examine(context: &Context) -> Vec<Finding> {
         return vec![fail("state directory", error)];
     }
     let mut findings = vec![ok("state directory", format!("{}, closed to others", home.dir.display()))];
+    if let Some(shared) = &context.shared {
+        findings.push(match context.refresh().await {
+            Ok(()) => ok("shared state", format!("{} answers", shared.url())),
+            Err(error) => fail("shared state", error),
+        });
+    }
     let inventory = match Inventory::load(&home.inventory_path()) {
         Ok(inventory) => {
             let (clusters, servers) = (inventory.clusters.len(), inventory.servers().count());
@@ -112,9 +118,15 @@ async fn examine(context: &Context) -> Vec<Finding> {
             None
         }
     };
-    let authority = match Authority::open(&home.authority_dir()) {
+    let authority = match context.authority() {
         Ok(authority) => {
-            let key = if authority.needs_passphrase() {
+            let key = if context.shared.is_some() {
+                if authority.can_sign() {
+                    "its key is in the database, sealed, and opens with ours: certificates are renewed by themselves"
+                } else {
+                    "its key is in the database and could not be had"
+                }
+            } else if authority.needs_passphrase() {
                 "its key is under a passphrase: certificates are renewed only by commands that ask for it"
             } else {
                 "its key is not under a passphrase: certificates are renewed by themselves"

@@ -34,7 +34,7 @@ impl Past {
         clusters: impl IntoIterator<Item = &'a ClusterName>,
     ) -> Result<Self, JournalError> {
         let mut past = Self::default();
-        if !context.home.database_path().exists() {
+        if !context.has_journal() {
             return Ok(past);
         }
         let journal = open_journal(context).await?;

@@ -14,10 +14,10 @@ use super::{Context, day};
 use crate::agents::{Agent, Agents};
 use crate::authority::Authority;
 use crate::exit::{self, Exit};
-use crate::home::HomeLock;
 use crate::inventory::{Cluster, Inventory};
 use crate::journal::{History, Journal, JournalError, LastWord, RunLog};
 use crate::plan::{self, Basis, Kind, Plan, Refusal, RefusalKind, Request};
+use crate::shared::{ClusterLock, lock_cluster};
 use crate::survey::{self, Assessment, Named, SilenceKind, Survey};
 
 /// A cluster as it stands at one moment, and the connections to change it.
@@ -109,7 +109,7 @@ impl Situation {
         let agents = context.agents(&inventory, &authority)?;
         let by = by(&agents);
         let past = async {
-            let journal = Journal::open(&context.home.database_path()).await?;
+            let journal = Journal::open(&context.journal()).await?;
             let history = journal.history(&name).await?;
             Ok::<_, JournalError>((journal, history))
         };
@@ -134,7 +134,7 @@ impl Situation {
         let agents = context.agents(&inventory, &authority)?;
         let by = by(&agents);
         let past = async {
-            let journal = Journal::open(&context.home.database_path()).await?;
+            let journal = Journal::open(&context.journal()).await?;
             let mut histories = Vec::new();
             for name in clusters.keys() {
                 histories.push(journal.history(name).await?);
@@ -272,11 +272,11 @@ fn named(request: &Request, cluster: &Cluster, history: &History) -> Named {
 ///
 /// # Errors
 /// If another umsid is at work; its run is named.
-pub(super) async fn lock(context: &Context, cluster: &ClusterName) -> anyhow::Result<HomeLock> {
-    if let Some(lock) = context.home.lock_cluster(cluster)? {
+pub(super) async fn lock(context: &Context, cluster: &ClusterName) -> anyhow::Result<ClusterLock> {
+    if let Some(lock) = lock_cluster(&context.home, cluster).await? {
         return Ok(lock);
     }
-    let journal = Journal::open(&context.home.database_path()).await?;
+    let journal = Journal::open(&context.journal()).await?;
     let runs = journal.runs().await?;
     let open = runs.iter().find(|run| run.cluster == *cluster && run.standing == LastWord::Open);
     let what = match open {

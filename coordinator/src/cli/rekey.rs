@@ -8,6 +8,7 @@ use super::prepare::lock;
 use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
+use crate::shared::Change;
 
 /// Make a new key and certificate for this coordinator, and revoke those before them
 #[derive(Debug, Args)]
@@ -47,7 +48,7 @@ impl Rekey {
         for cluster in inventory.clusters.keys() {
             locks.push(lock(context, cluster).await?);
         }
-        let lock = context.home.lock().await?;
+        let lock = Change::begin(&context.home).await?;
         let issued = authority.rekey(&files, &identity)?;
         let revoked = authority.revoke(&identity, Some(&issued.serial))?;
         let agents = context.agents(&inventory, &authority)?;

@@ -63,7 +63,7 @@ pub(super) fn one_line(text: &str, longest: usize) -> String {
 
 /// The journal of this state directory.
 pub(super) async fn open_journal(context: &Context) -> Result<Journal, JournalError> {
-    Journal::open(&context.home.database_path()).await
+    Journal::open(&context.journal()).await
 }
 
 /// The run whose id begins like this.

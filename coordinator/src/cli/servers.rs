@@ -13,6 +13,7 @@ use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
 use crate::inventory::{Inventory, Server};
+use crate::shared;
 
 /// List the enrolled servers, say where one is reached now, or take one out
 #[derive(Debug, Args)]
@@ -200,11 +201,12 @@ async fn set(
     Place { address, via }: Place,
 ) -> anyhow::Result<Exit> {
     context.home.open()?;
-    let lock = context.home.lock().await?;
+    let mut lock = shared::Change::begin(&context.home).await?;
     let before = context.inventory()?;
     let entry =
         Server { address: address.unwrap_or_default(), via, ..before.server(cluster, server)?.clone() };
     let inventory = Inventory::put(&context.home.inventory_path(), cluster, server, &entry)?;
+    lock.publish_inventory().await?;
     drop(lock);
 
     let agents = context.agents(&inventory, &context.authority()?)?;
@@ -243,10 +245,11 @@ async fn remove(
     let authority = context.authority()?;
     passphrase.unlock(&authority)?;
 
-    let lock = context.home.lock().await?;
+    let mut lock = shared::Change::begin(&context.home).await?;
     // First what protects: if anything breaks off after it, the same command goes on.
     let revoked = authority.revoke(&identity(&inventory, &cluster, &server), None)?;
     let left = Inventory::take_out(&context.home.inventory_path(), &cluster, &server)?;
+    lock.publish_inventory().await?;
     let agents = context.agents(&left, &authority)?;
     drop(lock);
 

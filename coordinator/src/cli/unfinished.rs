@@ -8,6 +8,7 @@ use crate::cli::runs::{newer_sync, one_line};
 use crate::condition::{Finding, Kind, Level};
 use crate::journal::{Journal, JournalError, LastWord, RunSummary};
 use crate::plan::touched;
+use crate::shared::is_at_work;
 
 /// How much of the reason why a run stands still is said, in characters.
 const LONGEST_WHY: usize = 120;
@@ -20,7 +21,7 @@ pub(super) struct Unfinished {
     pub(super) why: Option<String>,
     /// It could not put a server back as it was.
     pub(super) stuck: bool,
-    /// A process of this machine carries it out now.
+    /// An umsid of this machine, or of another with the same state, carries it out now.
     pub(super) going_on: bool,
     /// Servers may not be as they were before it.
     pub(super) touched: bool,
@@ -51,7 +52,7 @@ pub(super) async fn unfinished(
             Err(JournalError::Corrupt { .. }) => true,
             Err(error) => return Err(error),
         };
-        let going_on = why.is_none() && matches!(context.home.lock_cluster(cluster), Ok(None));
+        let going_on = why.is_none() && is_at_work(&context.home, cluster).await;
         let stuck = matches!(run.standing, LastWord::Stuck(_));
         unfinished.push(Unfinished { run: run.run.clone(), why, stuck, going_on, touched });
     }

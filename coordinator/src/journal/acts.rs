@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 use umsid_common::chain;
 use umsid_common::digest::Digest;
 use umsid_common::name::{ClusterName, RunId, ServerName};
@@ -12,6 +11,7 @@ use umsid_proto::failure::Failure;
 use umsid_proto::model::LeaseState;
 
 use super::{Journal, JournalError};
+use crate::database::Query;
 
 /// How often the next number is tried: others write acts of other clusters.
 const TRIES: usize = 5;
@@ -71,15 +71,14 @@ impl Journal {
             let (number, previous) = self.newest_act().await?;
             let (number, at) = (number + 1, Timestamp::now().to_string());
             let link = link(&previous, number, &at, cluster.as_str(), &body);
-            let written =
-                sqlx::query("INSERT INTO acts (number, at, cluster, body, link) VALUES ($1, $2, $3, $4, $5)")
-                    .bind(i64::try_from(number).unwrap_or(i64::MAX))
-                    .bind(at)
-                    .bind(cluster.as_str())
-                    .bind(&body)
-                    .bind(link.to_string())
-                    .execute(&self.pool)
-                    .await;
+            let next =
+                Query::new("INSERT INTO acts (number, at, cluster, body, link) VALUES ($1, $2, $3, $4, $5)")
+                    .number(number)
+                    .text(at)
+                    .text(cluster.as_str())
+                    .text(&body)
+                    .text(link.to_string());
+            let written = self.database.execute(next).await;
             tries -= 1;
             match written {
                 Ok(_) => return Ok(()),
@@ -106,16 +105,13 @@ impl Journal {
 
     async fn acts(&self) -> Result<Vec<(RecordedAct, Digest)>, JournalError> {
         let failed = self.failed("read");
-        let rows = sqlx::query("SELECT number, at, cluster, body, link FROM acts ORDER BY number")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(&failed)?;
+        let all = Query::new("SELECT number, at, cluster, body, link FROM acts ORDER BY number");
+        let rows = self.database.fetch(all).await.map_err(&failed)?;
         let (mut acts, mut previous) = (Vec::new(), chain::genesis());
         for (number, row) in (1..).zip(&rows) {
             let corrupt = |why: &str| JournalError::CorruptActs { number, why: why.to_owned() };
-            let text = |column: &str| row.try_get::<String, _>(column).map_err(&failed);
-            let found: i64 = row.try_get("number").map_err(&failed)?;
-            if u64::try_from(found) != Ok(number) {
+            let text = |column: &str| row.text(column).map_err(&failed);
+            if row.number("number").map_err(&failed)? != number {
                 return Err(corrupt("one before it is missing"));
             }
             let (at, cluster, body) = (text("at")?, text("cluster")?, text("body")?);
@@ -134,6 +130,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::on_both;
     use super::*;
 
     fn begun(id: &str) -> Act {
@@ -143,30 +140,31 @@ mod tests {
 
     #[tokio::test]
     async fn acts_are_chained_and_an_altered_one_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.db");
-        let journal = Journal::open(&path).await.unwrap();
-        let (here, there): (ClusterName, ClusterName) =
-            ("hamburg".parse().unwrap(), "berlin".parse().unwrap());
-        let ids = ["20261122t204512-00000a", "20261122t204512-00000b", "20261122t204512-00000c"];
-        for (cluster, id) in [&here, &there, &here].into_iter().zip(ids) {
-            journal.record_act(cluster, &begun(id)).await.unwrap();
-        }
-        let of_it = journal.history_of_acts(Some(&here)).await.unwrap();
-        let numbers: Vec<u64> = of_it.iter().map(|act| act.number).collect();
-        assert_eq!(numbers, [1, 3]);
-        assert_eq!(of_it[1].act, begun(ids[2]));
-        let damages = [
-            ("UPDATE acts SET body = replace(body, 'anna', 'bert') WHERE number = 2", 2),
-            ("UPDATE acts SET cluster = 'bremen' WHERE number = 1", 1),
-            ("DELETE FROM acts WHERE number = 1", 1),
-        ];
-        for (damage, at) in damages {
-            sqlx::query(damage).execute(&journal.pool).await.unwrap();
-            let error = journal.history_of_acts(None).await.unwrap_err();
-            assert!(matches!(error, JournalError::CorruptActs { number, .. } if number == at), "{error}");
-            // Nothing is added to what cannot be trusted.
-            journal.record_act(&here, &begun(ids[0])).await.unwrap_err();
-        }
+        on_both(async |bench| {
+            let journal = bench.journal().await;
+            let (here, there): (ClusterName, ClusterName) =
+                ("hamburg".parse().unwrap(), "berlin".parse().unwrap());
+            let ids = ["20261122t204512-00000a", "20261122t204512-00000b", "20261122t204512-00000c"];
+            for (cluster, id) in [&here, &there, &here].into_iter().zip(ids) {
+                journal.record_act(cluster, &begun(id)).await.unwrap();
+            }
+            let of_it = journal.history_of_acts(Some(&here)).await.unwrap();
+            let numbers: Vec<u64> = of_it.iter().map(|act| act.number).collect();
+            assert_eq!(numbers, [1, 3]);
+            assert_eq!(of_it[1].act, begun(ids[2]));
+            let damages = [
+                ("UPDATE acts SET body = replace(body, 'anna', 'bert') WHERE number = 2", 2),
+                ("UPDATE acts SET cluster = 'bremen' WHERE number = 1", 1),
+                ("DELETE FROM acts WHERE number = 1", 1),
+            ];
+            for (damage, at) in damages {
+                bench.tamper(damage).await;
+                let error = journal.history_of_acts(None).await.unwrap_err();
+                assert!(matches!(error, JournalError::CorruptActs { number, .. } if number == at), "{error}");
+                // Nothing is added to what cannot be trusted.
+                journal.record_act(&here, &begun(ids[0])).await.unwrap_err();
+            }
+        })
+        .await;
     }
 }

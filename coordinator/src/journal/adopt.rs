@@ -4,6 +4,7 @@ use umsid_common::name::RunId;
 use umsid_proto::model::JournalRecord;
 
 use super::{Journal, JournalError, RunLog};
+use crate::database::Query;
 
 impl Journal {
     /// A run as a copy has it, every link of its chain checked and every event found legal; not written down here.
@@ -19,30 +20,27 @@ impl Journal {
     /// first event on, must be the beginning of the copy.
     pub async fn adopt(&self, log: &RunLog, here: usize) -> Result<(), JournalError> {
         let failed = self.failed("write");
-        let mut change = self.pool.begin().await.map_err(&failed)?;
+        let mut change = self.database.begin().await.map_err(&failed)?;
         let plan = log.state().plan();
         let begun = log.events().first().map(|first| first.at.to_string()).unwrap_or_default();
-        sqlx::query(
+        let run = Query::new(
             "INSERT INTO runs (run, cluster, kind, begun) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         )
-        .bind(log.run().as_str())
-        .bind(plan.cluster.as_str())
-        .bind(plan.request.kind.as_str())
-        .bind(begun)
-        .execute(&mut *change)
-        .await
-        .map_err(&failed)?;
+        .text(log.run().as_str())
+        .text(plan.cluster.as_str())
+        .text(plan.request.kind.as_str())
+        .text(begun);
+        change.execute(run).await.map_err(&failed)?;
         for record in log.records().iter().skip(here) {
             let (at, body) = record.text.split_once('\n').unwrap_or_default();
-            sqlx::query("INSERT INTO events (run, number, at, body, link) VALUES ($1, $2, $3, $4, $5)")
-                .bind(log.run().as_str())
-                .bind(i64::try_from(record.number).unwrap_or(i64::MAX))
-                .bind(at)
-                .bind(body)
-                .bind(record.link.to_string())
-                .execute(&mut *change)
-                .await
-                .map_err(&failed)?;
+            let event =
+                Query::new("INSERT INTO events (run, number, at, body, link) VALUES ($1, $2, $3, $4, $5)")
+                    .text(log.run().as_str())
+                    .number(record.number)
+                    .text(at)
+                    .text(body)
+                    .text(record.link.to_string());
+            change.execute(event).await.map_err(&failed)?;
         }
         change.commit().await.map_err(&failed)
     }

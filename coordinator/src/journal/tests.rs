@@ -1,5 +1,3 @@
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
 use umsid_common::name::RunId;
 
 use super::*;
@@ -7,14 +5,59 @@ use crate::plan::Request;
 use crate::run::tests::{begun, good, plan};
 use crate::run::{Halt, HaltKind};
 
-async fn begin(dir: &tempfile::TempDir) -> (Journal, RunLog) {
-    let journal = Journal::open(&dir.path().join("state.db")).await.expect("a journal");
-    let run = RunId::new(Timestamp::now());
-    let mut log = journal.begin(&run, &begun(plan(&Request::sync()))).await.expect("begun");
-    for event in events() {
-        log.append(&event).await.expect("legal");
+/// An empty database of one of the two kinds.
+pub(super) struct Bench {
+    pub(super) at: Location,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Bench {
+    fn file() -> Self {
+        let dir = umsid_testkit::scratch();
+        Self { at: Location::File(dir.path().join("state.db")), _dir: Some(dir) }
     }
-    (journal, log)
+
+    /// `None` where there is no PostgreSQL: `tests/administrators` counts that as ignored.
+    #[cfg(unix)]
+    fn server() -> Option<Self> {
+        let url = umsid_testkit::PostgresServer::shared()?.database();
+        Some(Self { at: Location::Server(url.parse().expect("a URL")), _dir: None })
+    }
+
+    #[cfg(not(unix))]
+    fn server() -> Option<Self> {
+        None
+    }
+
+    pub(super) async fn journal(&self) -> Journal {
+        Journal::open(&self.at).await.expect("a journal")
+    }
+
+    /// A run of four events.
+    async fn begin(&self) -> (Journal, RunLog) {
+        let journal = self.journal().await;
+        let run = RunId::new(Timestamp::now());
+        let mut log = journal.begin(&run, &begun(plan(&Request::sync()))).await.expect("begun");
+        for event in events() {
+            log.append(&event).await.expect("legal");
+        }
+        (journal, log)
+    }
+
+    /// Changes the database behind the journal's back.
+    pub(super) async fn tamper(&self, sql: &'static str) {
+        let database = Database::open(&self.at).await.expect("the database");
+        database.execute(Query::new(sql)).await.expect("done");
+        database.close().await;
+    }
+}
+
+/// The same with both kinds of database.
+pub(super) async fn on_both(test: impl AsyncFn(Bench)) {
+    for bench in [Some(Bench::file()), Bench::server()].into_iter().flatten() {
+        println!("with {}", bench.at);
+        test(bench).await;
+    }
 }
 
 fn events() -> Vec<Event> {
@@ -26,94 +69,118 @@ fn events() -> Vec<Event> {
     ]
 }
 
-/// Changes the database behind the journal's back.
-async fn tamper(dir: &tempfile::TempDir, sql: &'static str) {
-    let url = format!("sqlite://{}", dir.path().join("state.db").display());
-    let mut database = SqliteConnection::connect(&url).await.expect("the database");
-    sqlx::query(sql).execute(&mut database).await.expect("done");
-    database.close().await.expect("closed");
-}
-
 #[tokio::test]
 async fn a_run_comes_back_as_it_was_written() {
-    let dir = umsid_testkit::scratch();
-    let (journal, log) = begin(&dir).await;
-    let (run, state, events) = (log.run().clone(), log.state().clone(), log.events().to_vec());
-    drop((journal, log));
-    let journal = Journal::open(&dir.path().join("state.db")).await.expect("a journal");
-    let again = journal.load(&run).await.expect("the run");
-    assert_eq!((again.state(), again.events()), (&state, events.as_slice()));
-    let runs = journal.runs().await.expect("the list");
-    assert_eq!((runs.len(), &runs[0].run, &runs[0].standing), (1, &run, &LastWord::Open));
+    on_both(async |bench| {
+        let (journal, log) = bench.begin().await;
+        let (run, state, events) = (log.run().clone(), log.state().clone(), log.events().to_vec());
+        drop((journal, log));
+        let journal = bench.journal().await;
+        let again = journal.load(&run).await.expect("the run");
+        assert_eq!((again.state(), again.events()), (&state, events.as_slice()));
+        let runs = journal.runs().await.expect("the list");
+        assert_eq!((runs.len(), &runs[0].run, &runs[0].standing), (1, &run, &LastWord::Open));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_event_that_cannot_follow_is_not_written() {
-    let dir = umsid_testkit::scratch();
-    let (journal, mut log) = begin(&dir).await;
-    let refused = log.append(&Event::Started { step: 1, attempt: 1 }).await;
-    assert!(matches!(refused, Err(JournalError::Illegal(_))), "{refused:?}");
-    assert_eq!(journal.load(log.run()).await.expect("the run").events().len(), 4);
+    on_both(async |bench| {
+        let (journal, mut log) = bench.begin().await;
+        let refused = log.append(&Event::Started { step: 1, attempt: 1 }).await;
+        assert!(matches!(refused, Err(JournalError::Illegal(_))), "{refused:?}");
+        assert_eq!(journal.load(log.run()).await.expect("the run").events().len(), 4);
+    })
+    .await;
 }
 
 /// Missing, torn and corrupt are three answers (invariant 12).
 #[tokio::test]
 async fn missing_torn_and_corrupt_are_three_answers() {
-    let dir = umsid_testkit::scratch();
-    let (journal, log) = begin(&dir).await;
-    let nobody = RunId::new(Timestamp::UNIX_EPOCH);
-    assert!(matches!(journal.load(&nobody).await.err(), Some(JournalError::Missing(_))));
-    tamper(&dir, "DELETE FROM events").await;
-    assert!(matches!(journal.load(log.run()).await.err(), Some(JournalError::Torn(_))));
+    on_both(async |bench| {
+        let (journal, log) = bench.begin().await;
+        let nobody = RunId::new(Timestamp::UNIX_EPOCH);
+        assert!(matches!(journal.load(&nobody).await.err(), Some(JournalError::Missing(_))));
+        bench.tamper("DELETE FROM events").await;
+        assert!(matches!(journal.load(log.run()).await.err(), Some(JournalError::Torn(_))));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn whatever_is_altered_is_found() {
-    for (sql, at) in [
-        ("UPDATE events SET body = replace(body, 'anna', 'eve') WHERE number = 2", 2),
-        ("UPDATE events SET at = '2020-01-01T00:00:00Z' WHERE number = 3", 3),
-        ("DELETE FROM events WHERE number = 2", 2),
-        ("UPDATE events SET link = '00' WHERE number = 4", 4),
-        ("UPDATE events SET number = 9 WHERE number = 4", 4),
-    ] {
-        let dir = umsid_testkit::scratch();
-        let (journal, log) = begin(&dir).await;
-        tamper(&dir, sql).await;
-        match journal.load(log.run()).await.err() {
-            Some(JournalError::Corrupt { number, .. }) => assert_eq!(number, at, "{sql}"),
-            other => panic!("{sql}: {other:?}"),
+    on_both(async |bench| {
+        for (sql, at) in [
+            ("UPDATE events SET body = replace(body, 'anna', 'eve') WHERE number = 2", 2),
+            ("UPDATE events SET at = '2020-01-01T00:00:00Z' WHERE number = 3", 3),
+            ("DELETE FROM events WHERE number = 2", 2),
+            ("UPDATE events SET link = '00' WHERE number = 4", 4),
+            ("UPDATE events SET number = 9 WHERE number = 4", 4),
+        ] {
+            let (journal, log) = bench.begin().await;
+            bench.tamper(sql).await;
+            match journal.load(log.run()).await.err() {
+                Some(JournalError::Corrupt { number, .. }) => assert_eq!(number, at, "{sql}"),
+                other => panic!("{sql}: {other:?}"),
+            }
         }
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_lost_tail_is_an_earlier_state_and_not_corrupt() {
-    let dir = umsid_testkit::scratch();
-    let (journal, log) = begin(&dir).await;
-    tamper(&dir, "DELETE FROM events WHERE number = 4").await;
-    let earlier = journal.load(log.run()).await.expect("an earlier state");
-    assert!(earlier.state().was_begun(1) && !earlier.state().is_done(1));
+    on_both(async |bench| {
+        let (journal, log) = bench.begin().await;
+        bench.tamper("DELETE FROM events WHERE number = 4").await;
+        let earlier = journal.load(log.run()).await.expect("an earlier state");
+        assert!(earlier.state().was_begun(1) && !earlier.state().is_done(1));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn of_two_that_carry_out_one_run_the_second_is_told() {
-    let dir = umsid_testkit::scratch();
-    let (journal, mut log) = begin(&dir).await;
-    let mut other = journal.load(log.run()).await.expect("the run");
-    log.append(&Event::Started { step: 2, attempt: 1 }).await.expect("first");
-    let second = other.append(&Event::Started { step: 2, attempt: 1 }).await;
-    assert!(matches!(second, Err(JournalError::Elsewhere(_))), "{second:?}");
+    on_both(async |bench| {
+        let (journal, mut log) = bench.begin().await;
+        let mut other = journal.load(log.run()).await.expect("the run");
+        log.append(&Event::Started { step: 2, attempt: 1 }).await.expect("first");
+        let second = other.append(&Event::Started { step: 2, attempt: 1 }).await;
+        assert!(matches!(second, Err(JournalError::Elsewhere(_))), "{second:?}");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_journal_that_cannot_be_written_says_no() {
-    let dir = umsid_testkit::scratch();
-    let (_, mut log) = begin(&dir).await;
-    tamper(&dir, "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-        .await;
-    let refused = log.append(&Event::Started { step: 2, attempt: 1 }).await;
-    assert!(matches!(refused, Err(JournalError::Database { .. })), "{refused:?}");
-    assert!(!log.state().was_begun(2), "what is not on record has not happened");
+    on_both(async |bench| {
+        let (_, mut log) = bench.begin().await;
+        match bench.at {
+            Location::File(_) => {
+                bench
+                    .tamper("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+                    .await;
+            }
+            Location::Server(_) => {
+                bench
+                    .tamper(
+                        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS \
+                         $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$",
+                    )
+                    .await;
+                bench
+                    .tamper(
+                        "CREATE TRIGGER full_disk BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION full_disk()",
+                    )
+                    .await;
+            }
+        }
+        let refused = log.append(&Event::Started { step: 2, attempt: 1 }).await;
+        assert!(matches!(refused, Err(JournalError::Database { .. })), "{refused:?}");
+        assert!(!log.state().was_begun(2), "what is not on record has not happened");
+    })
+    .await;
 }
 
 /// Neither room nor permissions help here.
@@ -121,10 +188,11 @@ async fn a_journal_that_cannot_be_written_says_no() {
 async fn a_damaged_file_is_an_answer_of_its_own() {
     let dir = umsid_testkit::scratch();
     let path = dir.path().join("state.db");
-    let (journal, log) = begin(&dir).await;
+    let bench = Bench { at: Location::File(path.clone()), _dir: None };
+    let (journal, log) = bench.begin().await;
     let run = log.run().clone();
     drop(log);
-    journal.pool.close().await;
+    journal.database.close().await;
     drop(journal);
     let whole = std::fs::read(&path).expect("the file");
     let overwritten = |from: usize, to: usize| {
@@ -145,7 +213,7 @@ async fn a_damaged_file_is_an_answer_of_its_own() {
         }
         umsid_common::durable::replace(&path, &bytes, umsid_common::durable::Access::Private)
             .expect("written");
-        let read = async { Journal::open(&path).await?.load(&run).await };
+        let read = async { Journal::open(&bench.at).await?.load(&run).await };
         match read.await.err() {
             Some(error @ JournalError::Damaged { .. }) => {
                 assert!(error.remedy().contains("state.db-wal"), "{what}: {}", error.remedy());
@@ -157,22 +225,25 @@ async fn a_damaged_file_is_an_answer_of_its_own() {
 
 #[tokio::test]
 async fn history_tells_the_last_main_and_how_long_restarts_took() {
-    let dir = umsid_testkit::scratch();
-    let journal = Journal::open(&dir.path().join("state.db")).await.expect("a journal");
-    let request = Request { kind: Kind::Restart, ..Request::sync() };
-    let restarts = plan(&request);
-    let first = restarts.restarts()[0].clone();
-    let cluster = restarts.cluster.clone();
-    let mut log = journal.begin(&RunId::new(Timestamp::now()), &begun(restarts)).await.expect("begun");
-    log.append(&Event::Leased { epoch: 1, by: String::new() }).await.expect("leased");
-    log.append(&Event::Started { step: 1, attempt: 1 }).await.expect("started");
-    let result = StepResult::Done { ums_ms: 20_001, yields: crate::run::Yield::Nothing, remarks: Vec::new() };
-    log.append(&Event::Finished { step: 1, attempt: 1, result }).await.expect("finished");
-    assert_eq!(journal.history(&cluster).await.expect("history").main, None);
-    begin_again(&journal).await;
-    let history = journal.history(&cluster).await.expect("history");
-    assert_eq!(history.restarts, [(first, 21)].into());
-    assert_eq!(history.main.expect("from the sync").as_str(), "ums1");
+    on_both(async |bench| {
+        let journal = bench.journal().await;
+        let request = Request { kind: Kind::Restart, ..Request::sync() };
+        let restarts = plan(&request);
+        let first = restarts.restarts()[0].clone();
+        let cluster = restarts.cluster.clone();
+        let mut log = journal.begin(&RunId::new(Timestamp::now()), &begun(restarts)).await.expect("begun");
+        log.append(&Event::Leased { epoch: 1, by: String::new() }).await.expect("leased");
+        log.append(&Event::Started { step: 1, attempt: 1 }).await.expect("started");
+        let result =
+            StepResult::Done { ums_ms: 20_001, yields: crate::run::Yield::Nothing, remarks: Vec::new() };
+        log.append(&Event::Finished { step: 1, attempt: 1, result }).await.expect("finished");
+        assert_eq!(journal.history(&cluster).await.expect("history").main, None);
+        begin_again(&journal).await;
+        let history = journal.history(&cluster).await.expect("history");
+        assert_eq!(history.restarts, [(first, 21)].into());
+        assert_eq!(history.main.expect("from the sync").as_str(), "ums1");
+    })
+    .await;
 }
 
 async fn begin_again(journal: &Journal) {
@@ -183,4 +254,79 @@ async fn begin_again(journal: &Journal) {
     log.append(&Event::Halted(halt)).await.expect("halted");
     let standing = &journal.runs().await.expect("the list")[0].standing;
     assert!(matches!(standing, LastWord::Halted(why) if why == "asked"), "{standing:?}");
+}
+
+/// What the server of PostgreSQL answers, and what is to be done about it.
+#[cfg(unix)]
+mod of_a_server {
+    use umsid_testkit::PostgresServer;
+
+    use super::*;
+
+    fn at(url: &str) -> Location {
+        Location::Server(url.parse().expect("a URL"))
+    }
+
+    #[tokio::test]
+    async fn tables_that_are_gone_are_damage() {
+        let Some(bench) = Bench::server() else { return };
+        let (journal, log) = bench.begin().await;
+        bench.tamper("DROP TABLE events").await;
+        let error = journal.load(log.run()).await.err().expect("damage");
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error:?}");
+        assert!(error.remedy().contains("backup of the server's"), "{}", error.remedy());
+    }
+
+    #[tokio::test]
+    async fn tables_of_a_newer_umsid_are_left_alone() {
+        let Some(bench) = Bench::server() else { return };
+        bench.journal().await;
+        bench
+            .tamper(
+                "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (9999, 'later', true, '', 0)",
+            )
+            .await;
+        let error = Journal::open(&bench.at).await.err().expect("refused");
+        assert!(error.remedy().contains("newer umsid"), "{error:?}: {}", error.remedy());
+    }
+
+    #[tokio::test]
+    async fn who_may_not_write_is_told_to_look_at_permissions() {
+        let Some(server) = PostgresServer::shared() else { return };
+        let url = server.database();
+        let database = url.rsplit('/').next().expect("its name");
+        let mut log = Bench { at: at(&url), _dir: None }.begin().await.1;
+        let reader = format!("reader_{database}");
+        server.sql(
+            database,
+            &format!("CREATE ROLE {reader} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}"),
+        );
+        let reading = Journal::open(&at(&server.url(&reader, database))).await.expect("it may read");
+        let mut copy = reading.load(log.run()).await.expect("the run");
+        let error = copy.append(&Event::Started { step: 2, attempt: 1 }).await.expect_err("it may not write");
+        assert!(error.remedy().contains("may do there"), "{error:?}: {}", error.remedy());
+        log.append(&Event::Started { step: 2, attempt: 1 }).await.expect("the owner may");
+
+        let error =
+            Journal::open(&at(&server.url("nobody_of_this_name", database))).await.err().expect("refused");
+        assert!(error.remedy().contains("user, password"), "{error:?}: {}", error.remedy());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_is_found_again() {
+        if PostgresServer::missing().is_some() {
+            return;
+        }
+        let server = PostgresServer::start();
+        let bench = Bench { at: at(&server.database()), _dir: None };
+        let (journal, mut log) = bench.begin().await;
+        server.stop();
+        let error = log.append(&Event::Started { step: 2, attempt: 1 }).await.expect_err("nobody is there");
+        assert!(error.remedy().contains("can be reached"), "{error:?}: {}", error.remedy());
+        assert!(!log.state().was_begun(2));
+        server.start_again();
+        log.append(&Event::Started { step: 2, attempt: 1 }).await.expect("it goes on");
+        assert_eq!(journal.load(log.run()).await.expect("the run").events().len(), 5);
+    }
 }

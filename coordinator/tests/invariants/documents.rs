@@ -2,8 +2,9 @@
 
 use crate::{is_test, root};
 
-/// These two programs have harnesses of their own; each file lists its tests.
-const LISTED: [&str; 2] = ["coordinator/tests/world/", "coordinator/tests/faults/"];
+/// These programs have harnesses of their own; each file lists its tests.
+const LISTED: [&str; 3] =
+    ["coordinator/tests/administrators/", "coordinator/tests/world/", "coordinator/tests/faults/"];
 
 fn is_listed(text: &str, name: &str) -> bool {
     text.contains(&format!("fn {name}(")) && text.matches(name).count() > 1

@@ -33,6 +33,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The cluster every place has.
 pub(crate) const CLUSTER: &str = "hamburg";
 
+/// With this in the environment, the state of every place is in PostgreSQL.
+pub(crate) const IN_POSTGRESQL: &str = "UMSID_TEST_IN_POSTGRESQL";
+
 /// A lab with agents, and a coordinator that knows them.
 pub(crate) struct Place {
     /// The UMS installation.
@@ -52,6 +55,8 @@ pub(crate) struct Wanted {
     pub(crate) agents: bool,
     /// Servers whose agents are elsewhere than on the loopback of this machine.
     pub(crate) hosts: BTreeMap<String, Host>,
+    /// The URL of the database the state is in, if not in files.
+    pub(crate) state: Option<String>,
 }
 
 /// A host with a network of its own.
@@ -64,7 +69,13 @@ pub(crate) struct Host {
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { lab: Options::default(), ums: String::new(), agents: true, hosts: BTreeMap::new() }
+        Self {
+            lab: Options::default(),
+            ums: String::new(),
+            agents: true,
+            hosts: BTreeMap::new(),
+            state: None,
+        }
     }
 }
 
@@ -83,10 +94,10 @@ impl Place {
 
     /// As wanted.
     pub(crate) fn with(wanted: Wanted) -> Self {
-        let Wanted { lab, ums, agents, hosts } = wanted;
+        let Wanted { lab, ums, agents, hosts, state } = wanted;
         let lab = Lab::up(&lab).unwrap();
         let place = Self { lab, agents: RefCell::default(), dir: scratch() };
-        place.umsid(&["init", "--name", "test"]).exits(0);
+        place.begin_state(state);
         for server in place.lab.servers().to_vec() {
             place.configure(&server, &ums, hosts.get(&server.name));
         }
@@ -94,6 +105,16 @@ impl Place {
             place.enrol_agents();
         }
         place
+    }
+
+    /// In files, or in a database: one of its own where the whole program is to run with that.
+    fn begin_state(&self, url: Option<String>) {
+        let url = url.or_else(|| {
+            std::env::var_os(IN_POSTGRESQL)?;
+            Some(umsid_testkit::PostgresServer::shared().expect("PostgreSQL is there").database())
+        });
+        let shared = url.iter().flat_map(|url| ["--state", url]);
+        self.umsid(&["init", "--name", "test"].into_iter().chain(shared).collect::<Vec<_>>()).exits(0);
     }
 
     /// Enrols and starts the agent of every server.
@@ -177,6 +198,11 @@ impl Place {
     /// Starts an `umsid` with this put into its environment, and lets it go: `-o json` is not added.
     pub(crate) fn begin(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Begun {
         Begun::new(&self.state(), environment, arguments)
+    }
+
+    /// The same with another state directory.
+    pub(crate) fn begin_of(&self, state: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Begun {
+        Begun::new(state, environment, arguments)
     }
 
     /// Begins an `umsid` that is watched: `-o json` is added, and every line of its output is an event.

@@ -12,6 +12,7 @@ mod happy;
 mod locks;
 mod lost;
 mod refusals;
+mod shared;
 mod standstill;
 mod stuck;
 mod unread;

@@ -47,6 +47,9 @@ impl Watcher<'_> {
     }
 
     async fn look(&self, cluster: &ClusterName, setup: &Setup) -> anyhow::Result<(Seen, Eyes)> {
+        if let Err(error) = self.context.refresh().await {
+            tracing::warn!("going on with copies, which may be old: {:#}", anyhow::Error::new(error));
+        }
         let eyes = Eyes::of(self.context)?;
         let entry = eyes.inventory.cluster(cluster)?;
         let (limits, within) = (setup.config.limits(), setup.config.timeout);

@@ -1,0 +1,70 @@
+//! The authority of several administrators: its register is a document they share.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use zeroize::Zeroizing;
+
+use super::register::Register;
+use super::{Authority, AuthorityError, CERTIFICATE_LIFE, text};
+use crate::shared::{DocumentKey, Shared};
+
+/// How often a change of the register is tried: others change it too.
+const TRIES: usize = 10;
+
+impl Authority {
+    /// The authority of which this directory has copies; it can sign with this key, if that could be had.
+    pub fn open_shared(
+        dir: &Path,
+        shared: Shared,
+        key_pem: Option<&Zeroizing<String>>,
+    ) -> Result<Self, AuthorityError> {
+        let authority = Self {
+            dir: dir.to_owned(),
+            certificate_pem: text(&dir.join("certificate.pem"))?.to_string(),
+            key: OnceLock::new(),
+            register: Register::load(dir)?.into(),
+            life: CERTIFICATE_LIFE,
+            shared: Some(shared),
+        };
+        if let Some(pem) = key_pem {
+            let path = dir.join("key.sealed");
+            authority.take_key(pem, &path)?;
+            // Whoever can write to the database could put a key of his own there.
+            authority.key_fits(&path)?;
+        }
+        Ok(authority)
+    }
+
+    fn key_fits(&self, path: &Path) -> Result<(), AuthorityError> {
+        let unusable = |why: &str| AuthorityError::Unusable { path: path.to_owned(), why: why.to_owned() };
+        let der = crate::cli::first_certificate(&self.certificate_pem).unwrap_or_default();
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der)
+            .map_err(|_| unusable("the certificate it belongs to is unreadable"))?;
+        match self.key.get() {
+            Some(key) if key.0.public_key_raw() == &*certificate.public_key().subject_public_key.data => {
+                Ok(())
+            }
+            _ => Err(unusable("it is not the key of this authority: somebody replaced it")),
+        }
+    }
+
+    /// Changes the newest register there is in the database, and again if that was not the newest any more.
+    pub(super) fn change_shared<T>(
+        &self,
+        shared: &Shared,
+        change: impl Fn(&mut Register) -> Result<T, AuthorityError>,
+    ) -> Result<(T, Register), AuthorityError> {
+        let key = self.key.get().ok_or(AuthorityError::Locked)?;
+        let key = DocumentKey::of(&Zeroizing::new(key.0.serialize_pem()));
+        for _ in 0..TRIES {
+            let newest = shared.newest_register(&key)?;
+            let mut register = Register::parse(&self.dir.join("register.json"), newest.body.as_bytes())?;
+            let result = change(&mut register)?;
+            if shared.replace_register(newest.version, &register.to_text()?, &key)? {
+                return Ok((result, register));
+            }
+        }
+        Err(AuthorityError::Crowded)
+    }
+}

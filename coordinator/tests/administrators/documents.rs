@@ -1,0 +1,122 @@
+//! What is shared besides runs: inventory and authority.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use umsid_common::durable::{self, Access};
+
+use crate::place::{Begun, Ran, SOON, Wanted};
+use crate::team::{Team, missing};
+
+crate::tests! { missing;
+    what_one_changes_the_other_sees,
+    of_two_who_edit_at_once_the_second_keeps_a_draft,
+    what_does_not_do_is_not_taken,
+    no_certificate_is_lost_when_two_issue_at_once,
+    a_copy_edited_by_hand_counts_for_nothing_and_is_put_aside,
+}
+
+/// An editor that does this with the file.
+fn editor(team: &Team, name: &str, script: &str) -> PathBuf {
+    let path = team.place.dir.path().join(name);
+    durable::replace(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), Access::Private).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+fn edits(team: &Team, who: &str, editor: &std::path::Path) -> Ran {
+    let mut umsid = team.place.begin_of(
+        &team.dir(who),
+        &[("VISUAL", ""), ("EDITOR", editor.to_str().unwrap())],
+        &["inventory", "edit"],
+    );
+    ended(&mut umsid)
+}
+
+fn ended(umsid: &mut Begun) -> Ran {
+    umsid_testkit::wait_for_blocking("umsid to end", SOON, || umsid.ended());
+    umsid.said()
+}
+
+fn what_one_changes_the_other_sees() {
+    let team = Team::new(Wanted::default());
+    team.joins("bert");
+    let elsewhere = editor(&team, "site", "sed -i 's/site = \"site2\"/site = \"south\"/' \"$1\"");
+    edits(&team, "bert", &elsewhere).exits(0).says("the inventory is changed");
+    team.place.umsid(&["inventory", "show"]).exits(0).shows("site = \"south\"");
+    let shown = team.place.umsid(&["inventory", "show", "-o", "json"]).exits(0).json();
+    assert_eq!(shown["clusters"]["hamburg"]["servers"]["ums2"]["site"], "south");
+    assert!(
+        team.sql("SELECT changed_by FROM documents WHERE name = 'inventory.toml'")
+            .ends_with("/coordinator/bert")
+    );
+    team.place.umsid(&["servers", "remove", "hamburg/ums3", "--yes"]).exits(0);
+    let servers = team.types("bert", &["servers", "-o", "json"]).exits(0).json();
+    assert_eq!(servers.as_array().unwrap().len(), 2, "{servers:#}");
+}
+
+fn of_two_who_edit_at_once_the_second_keeps_a_draft() {
+    let team = Team::new(Wanted::default());
+    team.joins("bert");
+    let first = editor(&team, "first", "sed -i 's/site2/first/' \"$1\"");
+    let program = env!("CARGO_BIN_EXE_umsid");
+    let (bert, first) = (team.dir("bert"), first.display().to_string());
+    let meanwhile = format!(
+        "UMSID_STATE_DIR='{}' EDITOR='{first}' '{program}' inventory edit 2>/dev/null && sed -i 's/site2/second/' \"$1\"",
+        bert.display()
+    );
+    let second = editor(&team, "second", &meanwhile);
+    edits(&team, "state", &second).exits(4).says("was changed meanwhile").says("inventory.draft.toml");
+    let draft = std::fs::read_to_string(team.place.state().join("inventory.draft.toml")).unwrap();
+    assert!(draft.contains("second"), "{draft}");
+    let shown = team.place.umsid(&["inventory", "show"]).exits(0);
+    assert!(shown.out.contains("\"first\"") && !shown.out.contains("second"), "{}", shown.out);
+}
+
+fn what_does_not_do_is_not_taken() {
+    let team = Team::new(Wanted::default());
+    let before = team.document("inventory.toml");
+    let broken = editor(&team, "broken", "echo 'main = 7 of 9' >>\"$1\"");
+    edits(&team, "state", &broken).exits(1).says("inventory.draft.toml");
+    let mended = editor(&team, "mended", "sed -i '/7 of 9/d; s/site2/mended/' \"$1\"");
+    assert_eq!(team.document("inventory.toml"), before);
+    // It is gone on from there.
+    edits(&team, "state", &mended).exits(0);
+    assert!(team.document("inventory.toml").contains("mended"));
+    let other = editor(&team, "other", "sed -i 's/^trust_domain.*/trust_domain = \"another\"/' \"$1\"");
+    edits(&team, "state", &other).exits(2).says("trust domain");
+}
+
+fn no_certificate_is_lost_when_two_issue_at_once() {
+    let team = Team::alone();
+    team.joins("bert");
+    let mut begun: Vec<_> = (0..6)
+        .map(|number| {
+            let (who, name) = (["state", "bert"][number % 2], format!("observer{number}"));
+            let out = team.dir(&name);
+            let line = ["observer", "add", &name, "--out", out.to_str().unwrap()];
+            team.place.begin_of(&team.dir(who), &[], &line)
+        })
+        .collect();
+    for umsid in &mut begun {
+        ended(umsid).exits(0);
+    }
+    let observers = team.place.umsid(&["observer", "-o", "json"]).exits(0).json();
+    assert_eq!(observers.as_array().unwrap().len(), 6, "{observers:#}");
+}
+
+fn a_copy_edited_by_hand_counts_for_nothing_and_is_put_aside() {
+    let team = Team::new(Wanted::default());
+    let path = team.place.state().join("inventory.toml");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    durable::replace(&path, whole.replace("site2", "mine").as_bytes(), Access::Private).unwrap();
+    team.place.umsid(&["servers"]).exits(0).says("inventory.edited.toml");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    let aside = std::fs::read_to_string(team.place.state().join("inventory.edited.toml")).unwrap();
+    assert!(aside.contains("mine"), "{aside}");
+    // What another has changed is no edit of ours.
+    team.joins("bert");
+    edits(&team, "bert", &editor(&team, "site", "sed -i 's/site2/south/' \"$1\"")).exits(0);
+    let said = team.place.umsid(&["servers"]).exits(0).err;
+    assert!(!said.contains("edited"), "{said}");
+}
