@@ -222,7 +222,12 @@ fn event(from: &mut Unstructured<'_>, state: &State) -> Result<Event> {
             Event::TurnedBack { why: "asked for".into(), steps }
         }
         6 => {
-            let kind = *from.choose(&[HaltKind::Failed, HaltKind::LeaseLost, HaltKind::Partial, HaltKind::Window])?;
+            let kind = *from.choose(&[
+                HaltKind::Failed,
+                HaltKind::LeaseLost,
+                HaltKind::Partial,
+                HaltKind::Window,
+            ])?;
             Event::Halted(Halt { kind, why: "it stands".into(), failure: None, stuck: None })
         }
         7 => {

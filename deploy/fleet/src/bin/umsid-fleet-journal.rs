@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser;
 use jiff::Timestamp;
+use umsid::database::Location;
 use umsid::journal::Journal;
 use umsid::plan::{Plan, What};
 use umsid::run::{Event, StepResult, Yield};
@@ -34,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     let plan: Plan = serde_json::from_slice(&text).context("that is no plan")?;
     let steps = plan.steps.clone();
     let (run, by) = (RunId::new(Timestamp::now()), "a bench".to_owned());
-    let journal = Journal::open(&arguments.dir.join("state.db")).await?;
+    let journal = Journal::open(&Location::File(arguments.dir.join("state.db"))).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut log =
         journal.begin(&run, &Event::Begun { plan: Box::new(plan), by: by.clone(), version }).await?;
