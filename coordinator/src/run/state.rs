@@ -1,6 +1,7 @@
 //! What a run's events amount to. One function decides which event may follow, live and in replay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
@@ -17,7 +18,8 @@ mod evidence;
 /// A run at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    plan: Plan,
+    /// Shared by all copies: every step that is carried out has one.
+    plan: Arc<Plan>,
     by: String,
     back: Vec<Back>,
     progress: BTreeMap<u32, Progress>,
@@ -93,7 +95,7 @@ impl State {
             return Err(illegal("the first event", "a run begins with its plan"));
         };
         let mut state = Self {
-            plan: (**plan).clone(),
+            plan: Arc::new((**plan).clone()),
             by: by.clone(),
             back: Vec::new(),
             progress: BTreeMap::new(),
@@ -350,7 +352,10 @@ impl State {
 
     /// The step with this number.
     pub fn step(&self, no: u32) -> Option<&Step> {
-        self.all_steps().find(|step| step.no == no)
+        // A plan's steps are numbered from one on.
+        let place = usize::try_from(no).ok().and_then(|no| no.checked_sub(1));
+        let there = place.and_then(|place| self.plan.steps.get(place)).filter(|step| step.no == no);
+        there.or_else(|| self.all_steps().find(|step| step.no == no))
     }
 
     /// How far a step is.

@@ -55,9 +55,10 @@ pub(super) async fn await_others(shift: &Shift, state: &State, step: &Step, atte
         return Ok(());
     }
     let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
-    let others = state.plan().servers.keys().filter(|other| *other != own && is_up(state, other, step.no));
+    let waiting = waiting_for(state, step.no);
+    let others = state.plan().servers.keys().filter(|other| *other != own && !shift.sighted.is_fresh(other));
     let mut looks: FuturesUnordered<_> = others
-        .filter(|other| !shift.sighted.is_fresh(other))
+        .filter(|other| is_up(state, other, &waiting))
         .map(|other| await_other(shift, own, other, &id))
         .collect();
     while let Some(looked) = looks.next().await {
@@ -155,29 +156,25 @@ fn disturbs(step: &Step, server: &ServerName) -> bool {
     step.what.disturbs() && step.what.server() == Some(server)
 }
 
-/// Whether this run has restarted a server, and what else is to be done to it waits for this step.
-fn is_up(state: &State, server: &ServerName, no: u32) -> bool {
+/// Whether this run has restarted a server, and what else is to be done to it is among these steps, which wait.
+fn is_up(state: &State, server: &ServerName, waiting: &BTreeSet<u32>) -> bool {
     let (mut restarted, mut waits) = (false, true);
     for step in state.steps().filter(|step| disturbs(step, server)) {
         restarted |= matches!(step.what, What::Restart { .. }) && state.is_done(step.no);
-        waits &= state.is_settled(step.no) || waits_for(state, step, no);
+        waits &= state.is_settled(step.no) || waiting.contains(&step.no);
     }
     restarted && waits
 }
 
-/// Whether a step cannot begin before another is settled.
-fn waits_for(state: &State, step: &Step, no: u32) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut left: Vec<u32> = step.after.iter().copied().collect();
-    while let Some(before) = left.pop() {
-        if before == no {
-            return true;
-        }
-        if seen.insert(before) {
-            left.extend(state.step(before).into_iter().flat_map(|step| &step.after));
+/// The steps that cannot begin before this one is settled. Each waits only for steps before it.
+fn waiting_for(state: &State, no: u32) -> BTreeSet<u32> {
+    let mut waiting = BTreeSet::new();
+    for step in state.steps() {
+        if step.after.iter().any(|before| *before == no || waiting.contains(before)) {
+            waiting.insert(step.no);
         }
     }
-    false
+    waiting
 }
 
 #[cfg(test)]
@@ -208,7 +205,10 @@ mod tests {
     fn up_before(request: &Request, step: &What) -> Vec<String> {
         let (state, no) = before(request, step);
         let servers = state.plan().servers.keys();
-        servers.filter(|server| is_up(&state, server, no)).map(ToString::to_string).collect()
+        servers
+            .filter(|server| is_up(&state, server, &waiting_for(&state, no)))
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

@@ -17,10 +17,10 @@ fn what_is_going_on_is_in_journal_and_record_already() {
     let steps = shown["steps"].as_array().unwrap();
     let restore = steps.iter().find(|step| step["what"] == "restore the Main UMS ID").unwrap();
     assert_eq!((&restore["server"], &restore["status"]), (&"ums2".into(), &"begun".into()), "{restore:#}");
-    // The agent's record, read while the command is at work.
+    // The agent's record, read while the command is at work: a line for each state, of which the last one counts.
     let record = format!("agent-ums2/state/operations/{run}.{}.1.json", restore["step"]);
     let record = std::fs::read_to_string(place.dir.path().join(record)).unwrap();
-    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let record: serde_json::Value = serde_json::from_str(record.lines().last().unwrap()).unwrap();
     assert!(record["started"]["at"].is_string(), "{record:#}");
     // It was so before the command, and not by then only.
     let calls = place.lab.calls("ums2").unwrap();

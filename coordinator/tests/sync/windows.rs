@@ -6,7 +6,7 @@ use jiff::civil::Time;
 use umsid_common::durable::{self, Access};
 use umsid_testkit::wait_for_blocking;
 
-use crate::place::{Begun, CLUSTER, Place, Ran, SOON};
+use crate::place::{Begun, CLUSTER, IN_POSTGRESQL, Place, Ran, SOON};
 
 /// ums1 and ums3 stand at site1, ums2 at site2.
 const SITES: &str = "\n
@@ -27,7 +27,17 @@ fn place() -> Place {
     let place = Place::broken(&["ums2", "ums3"]);
     let path = place.state().join("inventory.toml");
     let text = std::fs::read_to_string(&path).unwrap() + SITES;
-    durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
+    if std::env::var_os(IN_POSTGRESQL).is_none() {
+        durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
+        return place;
+    }
+    // There the file is a copy of what all have.
+    let edited = place.dir.path().join("edited.toml");
+    durable::replace(&edited, text.as_bytes(), Access::Private).unwrap();
+    let editor = format!("cp {}", edited.display());
+    let mut umsid = place.begin(&[("VISUAL", ""), ("EDITOR", &editor)], &["inventory", "edit"]);
+    wait_for_blocking("the end of it", SOON, || umsid.ended());
+    umsid.said().exits(0);
     place
 }
 
