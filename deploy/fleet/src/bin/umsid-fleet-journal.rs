@@ -32,7 +32,8 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let text = std::fs::read(&arguments.plan).context("cannot read the plan")?;
-    let plan: Plan = serde_json::from_slice(&text).context("that is no plan")?;
+    let file: serde_json::Value = serde_json::from_slice(&text).context("that is no plan")?;
+    let plan: Plan = serde_json::from_value(file["plan"].clone()).context("that is no plan")?;
     let steps = plan.steps.clone();
     let (run, by) = (RunId::new(Timestamp::now()), "a bench".to_owned());
     let journal = Journal::open(&Location::File(arguments.dir.join("state.db"))).await?;
