@@ -404,13 +404,14 @@ async fn a_record_torn_at_its_end_says_what_it_said_before() {
 async fn no_event_index_is_told_twice() {
     let (scene, running, mut line) = Scene::new().await;
     let ums = &scene.server.ums;
-    ums.restoring.shut();
-    line.start(&step(2), scene.restore()).await.unwrap();
-    ums.restoring.reached().await;
+    // What is told of a backup, once it has begun, is nowhere but in memory.
+    ums.backing_up.shut();
+    line.start(&step(2), Action::SafetyBackup).await.unwrap();
+    ums.backing_up.reached().await;
     let told = line.operations.list_operations(wire::ListOperationsRequest::default()).await.unwrap();
     let last = told.into_inner().operations.pop().unwrap().last_event;
     running.kill().await;
-    ums.restoring.open();
+    ums.backing_up.open();
     let (running, mut line) = scene.again().await;
     let events = line.events(&step(2), 0).await;
     let told_since = events.iter().filter(|event| event.index > last);
