@@ -215,17 +215,13 @@ pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
 
 /// Removes a file and syncs its directory; `false` if it was not there.
 pub fn remove(path: &Path) -> Result<bool, DurableError> {
-    match patiently(|| fs::remove_file(path)) {
-        Ok(()) => sync_directory(directory_of(path)).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("cannot remove", path)(error)),
-    }
+    remove_all(&[path]).map(|removed| removed > 0)
 }
 
-/// Removes files of one directory and syncs it once; how many were there.
-pub fn remove_all(paths: &[PathBuf]) -> Result<u32, DurableError> {
+/// Removes files of one directory and syncs that once; how many were there.
+pub fn remove_all(paths: &[impl AsRef<Path>]) -> Result<u32, DurableError> {
     let mut removed = 0;
-    for path in paths {
+    for path in paths.iter().map(AsRef::as_ref) {
         match patiently(|| fs::remove_file(path)) {
             Ok(()) => removed += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -233,7 +229,7 @@ pub fn remove_all(paths: &[PathBuf]) -> Result<u32, DurableError> {
         }
     }
     match paths.first().filter(|_| removed > 0) {
-        Some(path) => sync_directory(directory_of(path)).map(|()| removed),
+        Some(path) => sync_directory(directory_of(path.as_ref())).map(|()| removed),
         None => Ok(removed),
     }
 }

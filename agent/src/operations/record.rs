@@ -283,30 +283,29 @@ fn begin_file(path: &Path, record: &Record) -> Result<u64, DurableError> {
 
 /// The record as it is on disk.
 fn read(path: &Path) -> Result<Option<Kept>, StateError> {
-    let Some(bytes) = durable::read_optional(path)? else { return Ok(None) };
-    let damaged = |source| StateError::Damaged { path: path.to_owned(), source };
-    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-        // An agent before this one wrote a record of one line without an end.
-        let record = serde_json::from_slice(&bytes).map_err(damaged)?;
-        let length = begin_file(path, &record)?;
-        return Ok(Some(Kept { record, length }));
+    let Some((record, whole)) = found(path)? else { return Ok(None) };
+    let length = match whole {
+        Some(length) => length,
+        None => begin_file(path, &record)?,
     };
-    let whole = &bytes[..end];
-    let last = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    let record = serde_json::from_slice(last).map_err(damaged)?;
-    Ok(Some(Kept { record, length: end as u64 + 1 }))
+    Ok(Some(Kept { record, length }))
 }
 
 /// What is wrong with the record in this file. Changes nothing.
 pub(super) fn damage(path: &Path) -> Option<StateError> {
-    let bytes = match durable::read_optional(path) {
-        Ok(bytes) => bytes?,
-        Err(error) => return Some(error.into()),
-    };
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(&bytes[..], |end| &bytes[..end]);
+    found(path).err()
+}
+
+/// What the last whole line says, and how many bytes are whole; `None`: an agent before this one wrote the one line there is, without
+/// an end.
+fn found(path: &Path) -> Result<Option<(Record, Option<u64>)>, StateError> {
+    let Some(bytes) = durable::read_optional(path)? else { return Ok(None) };
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    let whole = end.map_or(&bytes[..], |end| &bytes[..end]);
     let last = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    let parsed = serde_json::from_slice::<Record>(last);
-    parsed.err().map(|source| StateError::Damaged { path: path.to_owned(), source })
+    let record = serde_json::from_slice(last)
+        .map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
+    Ok(Some((record, end.map(|end| end as u64 + 1))))
 }
 
 /// What fits into a message whatever the programs printed.

@@ -1,9 +1,9 @@
 //! Copies of a run's journal on the agents that take part, so that the run outlives this machine.
 //!
-//! The journal here is the truth; copies follow it, each in its own time, and a little behind, so that what is written within a
-//! moment goes together: with fifty servers each of them would otherwise write hundreds of times to its disk. Only before the first step of a way, forth or
-//! back, and at the end is waited for them, for a moment: nothing is begun of which every server within reach does not
-//! know what it is part of. An agent that cannot keep a copy is no reason to stop.
+//! The journal here is the truth; copies follow it, each in its own time and a little behind, so that what is written within a
+//! moment goes together: with fifty servers each of them would otherwise write hundreds of times to its disk. Only before the
+//! first step of a way, forth or back, and at the end is waited for them, for a moment: nothing is begun of which every server
+//! within reach does not know what it is part of. An agent that cannot keep a copy is no reason to stop.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -63,8 +63,16 @@ impl Figure {
         }
     }
 
+    /// A value that nothing is asked of.
+    pub(super) fn told(what: impl Into<String>, measured: String) -> Self {
+        Self { what: what.into(), measured, reach: String::new(), reached: true }
+    }
+
     /// As a row of the README's table.
     pub(super) fn row(&self) -> String {
+        if self.reach.is_empty() {
+            return format!("| {} | {} | | |\n", self.what, self.measured);
+        }
         let mark = if self.reached { "reached" } else { "**not reached**" };
         format!("| {} | {} | {} | {mark} |\n", self.what, self.measured, self.reach)
     }
