@@ -248,7 +248,7 @@ impl<'a> Program<'a> {
     /// # Errors
     /// All of [`ExecError`] except `Failed`.
     pub async fn run(self) -> Result<Ran, ExecError> {
-        self.run_telling(Started::nobody()).await
+        self.run_for(None).await
     }
 
     /// Runs it to its end; `started` is told which process it is as soon as there is one.
@@ -256,16 +256,21 @@ impl<'a> Program<'a> {
     /// # Errors
     /// All of [`ExecError`] except `Failed`.
     pub async fn run_telling(self, started: Started<'_>) -> Result<Ran, ExecError> {
+        self.run_for(Some(started)).await
+    }
+
+    async fn run_for(self, started: Option<Started<'_>>) -> Result<Ran, ExecError> {
         let since = Instant::now();
         let command = self.command.to_string();
         let spawn_failed = |source| ExecError::Spawn { command: command.clone(), source };
         let stdout = Capture::new().map_err(spawn_failed)?;
         let stderr = Capture::new().map_err(spawn_failed)?;
-        let mut child = self.spawn(&stdout, &stderr, started.mark)?;
+        let mut child = self.spawn(&stdout, &stderr, started.as_ref().map_or("", |started| started.mark))?;
         let mut group = process::Group::of(child.id(), self.survives);
         tracing::debug!(%command, pid = child.id(), "started");
-        if let Some(running) = child.id().map(running) {
-            (started.told)(running);
+        // To find out since when it runs, several files of the system are read.
+        if let (Some(started), Some(pid)) = (started, child.id()) {
+            (started.told)(running(pid));
         }
 
         let (end, status) = self.wait(&mut *child, since, [&stdout, &stderr]).await;

@@ -3,6 +3,7 @@
 //! There is no index that could be lost or wrong: what a sealed file is, its signed manifest says. Every file is opened
 //! once at the start; one that cannot be is reported and never counts as a safety backup, nor is it removed.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -174,8 +175,21 @@ impl Vault {
         Ok(backup)
     }
 
-    /// Opens a safety backup: what is in it was verified in every respect.
-    pub(crate) fn open(&self, digest: &Digest) -> Result<Opened, VaultError> {
+    /// Makes sure that a safety backup is there as it was when it was taken in, which was verified then in every respect.
+    pub(crate) fn intact(&self, digest: &Digest) -> Result<SafetyBackup, VaultError> {
+        let known = self.lock().backups.iter().find(|backup| backup.digest == *digest).cloned();
+        match known {
+            Some(known) => self.sealed(digest).map(|_| known),
+            // Somebody has put it back since we looked.
+            None => {
+                let size = self.sealed(digest)?.1;
+                Ok(entry_of(*digest, size, &self.open(digest)?.manifest))
+            }
+        }
+    }
+
+    /// A safety backup as it is on disk, and its bytes.
+    fn sealed(&self, digest: &Digest) -> Result<(File, u64), VaultError> {
         let read = |source| VaultError::Read { digest: *digest, source };
         let path = self.path(digest);
         let file = match durable::open_own(&path) {
@@ -184,10 +198,16 @@ impl Vault {
             }
             file => file.map_err(read)?,
         };
-        if durable::digest_of(&file).map_err(read)?.0 != *digest {
+        let (found, size) = durable::digest_of(&file).map_err(read)?;
+        if found != *digest {
             return Err(VaultError::Altered(*digest));
         }
-        let file = durable::open_own(&path).map_err(read)?;
+        Ok((durable::open_own(&path).map_err(read)?, size))
+    }
+
+    /// Opens a safety backup: what is in it was verified in every respect.
+    pub(crate) fn open(&self, digest: &Digest) -> Result<Opened, VaultError> {
+        let (file, _) = self.sealed(digest)?;
         let opened = seal::open(file, &self.key, &Trust::OwnVault, &self.work, self.limit)
             .map_err(|source| VaultError::Open { digest: *digest, source })?;
         let manifest = &opened.manifest;

@@ -128,6 +128,11 @@ pub fn append(path: &Path, length: u64, bytes: &[u8], outlives: Outlives) -> Res
     if length == 0 { sync_directory(directory_of(path)) } else { Ok(()) }
 }
 
+/// Makes the name of a file outlive the machine.
+pub fn keep_name(path: &Path) -> Result<(), DurableError> {
+    sync_directory(directory_of(path))
+}
+
 /// Opens a file for reading. A directory is none, nor is a pipe or device that would hold up for ever whoever opens it.
 pub fn open(path: &Path) -> io::Result<File> {
     only_files(File::options().read(true), Links::Followed, path)

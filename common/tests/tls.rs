@@ -882,6 +882,16 @@ fn time_decides_who_is_still_good_and_when_to_renew() {
     assert!(
         matches!(judge.still_good(&chain, earlier), Err(VerifyError::Certificate(why)) if why.starts_with("not valid"))
     );
+    // Of the many that are asked for within a second, each is who it is.
+    let now = Timestamp::now();
+    for name in ["x", "y", "x", "y"] {
+        let found = judge.still_good(&[ca.observer(name).certificate], now).unwrap();
+        assert_eq!(found.to_string(), format!("spiffe://t/observer/{name}"));
+    }
+    assert!(judge.still_good(&chain, later).is_err());
+    let mut altered = chain[0].to_vec();
+    *altered.last_mut().unwrap() ^= 1;
+    assert!(judge.still_good(&chain, now).is_ok() && judge.still_good(&[altered], now).is_err());
     let elsewhere = [ca.issue(&Wanted::uri("spiffe://u/observer/x")).certificate];
     assert!(matches!(judge.still_good(&elsewhere, Timestamp::now()), Err(VerifyError::Identity(_))));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use umsid_common::name::{ClusterName, RunId, ServerName};
 use umsid_proto::failure::Failure;
@@ -405,11 +405,18 @@ impl Session<'_> {
             }
             match next {
                 Next::Start(list) => {
-                    for &(step, attempt) in &list {
-                        self.record(&Event::Started { step, attempt })?;
-                    }
-                    self.commit().await?;
+                    let mut begun = Vec::new();
                     for (step, attempt) in list {
+                        self.record(&Event::Started { step, attempt })?;
+                        match step::known(&shift, self.log.state(), step) {
+                            Some(result) => self.record(&Event::Finished { step, attempt, result })?,
+                            None => begun.push((step, attempt)),
+                        }
+                    }
+                    if !begun.is_empty() {
+                        self.commit().await?;
+                    }
+                    for (step, attempt) in begun {
                         self.spawn(&shift, &mut steps, step, attempt);
                     }
                 }
@@ -480,19 +487,31 @@ impl Session<'_> {
                 self.running.clear();
                 self.halting = Some(halt(HaltKind::LeaseLost, why.unwrap_or_default(), None));
             }
-            finished = steps.join_next() => match finished {
-                Some(Ok((step, attempt, end))) => self.finished(step, attempt, end)?,
-                // A step that panicked is a defect. What it did is not known, and that is what the journal says.
-                Some(Err(error)) => {
-                    self.running.clear();
-                    self.halting = Some(halt(HaltKind::Unknown, format!("a defect in umsid: {error}"), None));
+            ended = steps.join_next() => {
+                // What ended in the same moment is put on record along with it.
+                for ended in ended.into_iter().chain(std::iter::from_fn(|| steps.try_join_next())) {
+                    self.ended(ended)?;
                 }
-                None => self.running.clear(),
-            },
+                if steps.is_empty() {
+                    self.running.clear();
+                }
+            }
             // A second look at the loop's head, where the stop is seen.
             () = self.crew.stop.cancelled(), if self.halting.is_none() => {}
         }
         Ok(())
+    }
+
+    fn ended(&mut self, ended: Result<(u32, u32, End), JoinError>) -> Result<(), RunError> {
+        match ended {
+            Ok((step, attempt, end)) => self.finished(step, attempt, end),
+            // A step that panicked is a defect. What it did is not known, and that is what the journal says.
+            Err(error) => {
+                self.running.clear();
+                self.halting = Some(halt(HaltKind::Unknown, format!("a defect in umsid: {error}"), None));
+                Ok(())
+            }
+        }
     }
 
     fn finished(&mut self, step: u32, attempt: u32, end: End) -> Result<(), RunError> {

@@ -86,6 +86,11 @@ impl Shift {
     }
 }
 
+/// What a step comes to that only looks, where that is known already.
+pub fn known(shift: &Shift, state: &State, no: u32) -> Option<StepResult> {
+    check::known(shift, state, state.step(no)?)
+}
+
 /// Carries out an attempt at a step, or takes it up again.
 pub async fn carry_out(shift: &Arc<Shift>, state: &State, no: u32, attempt: u32) -> End {
     let Some(step) = state.step(no) else {

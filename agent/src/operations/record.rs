@@ -1,7 +1,8 @@
 //! The record of one operation: whole on disk before anything is told or done that depends on it.
 //!
 //! The file only grows, a line for each state the operation was in; the last whole one counts. A line without an end was left by
-//! a crash, and what it was to say was neither told nor acted on.
+//! a crash, and what it was to say was neither told nor acted on. That an operation is accepted outlives the agent only; from its
+//! beginning on, its record outlives the machine: one that is gone was never begun, and whoever asks for it again begins it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use umsid_common::digest::Fingerprint;
-use umsid_common::durable::{self, Access, DurableError, Outlives};
+use umsid_common::durable::{self, DurableError, Outlives};
 use umsid_common::fault;
 use umsid_common::name::OperationId;
 use umsid_proto::model::{
@@ -109,10 +110,13 @@ pub(crate) struct Entry {
     told: watch::Sender<()>,
 }
 
-/// A record, and the bytes of its file that are whole.
+/// A record, and how its file stands.
 struct Kept {
     record: Record,
+    /// Bytes that are whole.
     length: u64,
+    /// The name of the file outlives the machine.
+    named: bool,
 }
 
 impl Entry {
@@ -120,9 +124,10 @@ impl Entry {
     pub(super) fn create(dir: &Path, record: Record) -> Result<Self, DurableError> {
         let path = dir.join(format!("{}.json", record.id));
         moment("accepted before", &record);
-        let length = begin_file(&path, &record)?;
+        let line = line(&record);
+        durable::append(&path, 0, &line, Outlives::Process)?;
         moment("accepted after", &record);
-        Ok(Self::of(path, Kept { record, length }))
+        Ok(Self::of(path, Kept { record, length: line.len() as u64, named: false }))
     }
 
     /// An operation found on record.
@@ -153,7 +158,12 @@ impl Entry {
         change(&mut next);
         let line = line(&next);
         durable::append(&self.path, kept.length, &line, outlives)?;
-        *kept = Kept { record: next, length: kept.length + line.len() as u64 };
+        if outlives == Outlives::Machine && !kept.named {
+            durable::keep_name(&self.path)?;
+            kept.named = true;
+        }
+        kept.length += line.len() as u64;
+        kept.record = next;
         drop(kept);
         self.told.send_replace(());
         Ok(())
@@ -274,21 +284,9 @@ fn line(record: &Record) -> Vec<u8> {
     line
 }
 
-/// Begins the file with this record; its length.
-fn begin_file(path: &Path, record: &Record) -> Result<u64, DurableError> {
-    let line = line(record);
-    durable::replace(path, &line, Access::Private)?;
-    Ok(line.len() as u64)
-}
-
 /// The record as it is on disk.
 fn read(path: &Path) -> Result<Option<Kept>, StateError> {
-    let Some((record, whole)) = found(path)? else { return Ok(None) };
-    let length = match whole {
-        Some(length) => length,
-        None => begin_file(path, &record)?,
-    };
-    Ok(Some(Kept { record, length }))
+    Ok(found(path)?.map(|(record, length)| Kept { record, length, named: false }))
 }
 
 /// What is wrong with the record in this file. Changes nothing.
@@ -296,16 +294,14 @@ pub(super) fn damage(path: &Path) -> Option<StateError> {
     found(path).err()
 }
 
-/// What the last whole line says, and how many bytes are whole; `None`: an agent before this one wrote the one line there is, without
-/// an end.
-fn found(path: &Path) -> Result<Option<(Record, Option<u64>)>, StateError> {
+/// What the last whole line says, and how many bytes are whole; `None`: no line is, so that it was never begun.
+fn found(path: &Path) -> Result<Option<(Record, u64)>, StateError> {
     let Some(bytes) = durable::read_optional(path)? else { return Ok(None) };
-    let end = bytes.iter().rposition(|byte| *byte == b'\n');
-    let whole = end.map_or(&bytes[..], |end| &bytes[..end]);
-    let last = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { return Ok(None) };
+    let last = bytes[..end].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     let record = serde_json::from_slice(last)
         .map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
-    Ok(Some((record, end.map(|end| end as u64 + 1))))
+    Ok(Some((record, end as u64 + 1)))
 }
 
 /// What fits into a message whatever the programs printed.

@@ -45,10 +45,13 @@ pub(super) async fn restarted(job: &Job, restart: Restart) -> Result<Success, Tr
     let ums_ids = job.ums(job.host.ums.ids()).await;
     if ums_ids.local.is_some() && ums_ids.local == ums_ids.main {
         let host = job.host.clone();
-        // Without the mark older safety backups are kept for longer: no reason to call a restart failed that was none.
-        if let Err(error) = blocking(move || host.vault.in_sync(Timestamp::now())).await {
-            tracing::warn!(why = %Failure::from(error), "that this server is in sync cannot be noted");
-        }
+        // Without the mark older safety backups are kept for longer: no reason to call a restart failed that was none, nor for
+        // anybody to wait for it.
+        tokio::spawn(async move {
+            if let Err(error) = blocking(move || host.vault.in_sync(Timestamp::now())).await {
+                tracing::warn!(why = %Failure::from(error), "that this server is in sync cannot be noted");
+            }
+        });
     }
     let Restart { before, after, health } = restart;
     Ok(Success::Restarted { before, after, health, ums_ids })

@@ -8,7 +8,7 @@ use umsid_common::name::{Identity, Role, ServerName};
 use umsid_common::seal::{self, Manifest, Opened, SealError, Trust};
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{
-    Effect, RestoreSource, Service, ServiceProcess, ServiceStatus, Success, Trouble, UmsIds,
+    Effect, RestoreSource, SafetyBackup, Service, ServiceProcess, ServiceStatus, Success, Trouble, UmsIds,
 };
 
 use super::{Before, Job, same, untouched};
@@ -31,8 +31,7 @@ pub(super) async fn restore(job: &Job, wanted: &Wanted<'_>) -> Result<Success, T
     let ums = &job.host.ums;
     job.tell("checking the safety backup", None);
     let (host, net) = (job.host.clone(), *wanted.safety_net);
-    let net =
-        blocking(move || host.vault.open(&net).map(|opened| opened.manifest)).await.map_err(untouched)?;
+    let net = blocking(move || host.vault.intact(&net)).await.map_err(untouched)?;
 
     job.tell("opening the backup", None);
     let opened = open(job, wanted).await.map_err(untouched)?;
@@ -113,7 +112,7 @@ pub(super) fn runs_on(before: Option<ServiceProcess>, now: &Service) -> bool {
 
 /// Whether what is about to be overwritten is what the safety backup holds. A UMS ID that came since would be lost; only
 /// the wanted one needs no saving, and the way back is open from wherever a restore has led.
-fn saved(now: &UmsIds, net: &Manifest, wanted: &Wanted<'_>) -> Result<(), Failure> {
+fn saved(now: &UmsIds, net: &SafetyBackup, wanted: &Wanted<'_>) -> Result<(), Failure> {
     let (Some(local), Some(held)) = (now.local, net.fingerprint) else { return Ok(()) };
     let is = |other| same(local, other, &now.certificates);
     let goes_back =

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use ring::rand::SystemRandom;
@@ -40,8 +40,40 @@ pub struct Credentials {
     callees: Arc<WebPkiServerVerifier>,
     presented: Arc<SingleCertAndKey>,
     server: Arc<ServerConfig>,
+    judged: Mutex<Judged>,
     /// Of the four files, to see whether they changed.
     pub(super) content: Digest,
+}
+
+/// Who was found to be good in one second: what decides of a chain is the chain, our files and the second it is asked in, so that
+/// within it the answer is the same. Whoever makes a hundred calls a second is not verified a hundred times.
+#[derive(Default)]
+struct Judged {
+    second: i64,
+    good: Vec<(Vec<Vec<u8>>, Identity)>,
+}
+
+/// Most chains that are remembered within a second.
+const JUDGED: usize = 16;
+
+impl Judged {
+    fn find(&self, chain: &[impl AsRef<[u8]>], second: i64) -> Option<&Identity> {
+        let same = |known: &[Vec<u8>]| {
+            known.len() == chain.len() && known.iter().zip(chain).all(|(a, b)| a.as_slice() == b.as_ref())
+        };
+        let found = self.good.iter().filter(|_| self.second == second).find(|(known, _)| same(known));
+        found.map(|(_, identity)| identity)
+    }
+
+    fn add(&mut self, chain: &[impl AsRef<[u8]>], second: i64, identity: &Identity) {
+        if self.second != second {
+            *self = Self { second, good: Vec::new() };
+        }
+        if self.good.len() < JUDGED {
+            let chain = chain.iter().map(|certificate| certificate.as_ref().to_vec()).collect();
+            self.good.push((chain, identity.clone()));
+        }
+    }
 }
 
 impl Credentials {
@@ -118,6 +150,7 @@ impl Credentials {
             callees,
             presented,
             server,
+            judged: Mutex::default(),
             content,
         })
     }
@@ -176,13 +209,24 @@ impl Credentials {
     /// [`VerifyError::Certificate`] if it is expired, revoked or foreign; [`VerifyError::Identity`] if it names no one
     /// of our trust domain.
     pub fn still_good(&self, chain: &[impl AsRef<[u8]>], now: Timestamp) -> Result<Identity, VerifyError> {
+        let second = now.as_second();
+        let known = self.judged.lock().unwrap_or_else(PoisonError::into_inner).find(chain, second).cloned();
+        if let Some(identity) = known {
+            return Ok(identity);
+        }
+        let identity = self.judge(chain, second)?;
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).add(chain, second, &identity);
+        Ok(identity)
+    }
+
+    fn judge(&self, chain: &[impl AsRef<[u8]>], second: i64) -> Result<Identity, VerifyError> {
         let chain: Vec<_> =
             chain.iter().map(|certificate| CertificateDer::from(certificate.as_ref())).collect();
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(VerifyError::Certificate("there is none".into()));
         };
-        let seconds = u64::try_from(now.as_second()).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let since_epoch = u64::try_from(second).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_epoch));
         self.callers
             .verify_client_cert(leaf, intermediates, now)
             .map_err(|error| VerifyError::Certificate(describe(&namesake(error))))?;

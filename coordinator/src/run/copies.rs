@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use umsid_common::name::{RunId, ServerName};
+use umsid_common::name::ServerName;
 use umsid_proto::failure::Code;
 use umsid_proto::model::{JournalCopy, JournalRecord, LeaseRef};
 
@@ -25,14 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const AT_ONCE: usize = 256 << 10;
 
 /// How far copies may lag behind, but for that of a server on which something is about to be restored.
-const LAG: Duration = Duration::from_millis(250);
+const LAG: Duration = Duration::from_secs(1);
 
 /// The wait after an agent did not take a copy; it grows.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The copies of the run that is going on.
 pub(super) struct Copies {
-    run: RunId,
     records: watch::Sender<Vec<JournalRecord>>,
     agents: BTreeMap<ServerName, Told>,
     _couriers: JoinSet<()>,
@@ -40,7 +39,6 @@ pub(super) struct Copies {
 
 /// One agent's copy.
 struct Told {
-    agent: Agent,
     /// As many records are not to lag behind.
     wanted: watch::Sender<usize>,
     arrived: watch::Receiver<Arrived>,
@@ -62,7 +60,7 @@ impl Copies {
         for (server, agent) in &leases.agents {
             let (tell, arrived) = watch::channel(Arrived::default());
             let (wanted, wants) = watch::channel(0);
-            agents.insert(server.clone(), Told { agent: agent.clone(), wanted, arrived });
+            agents.insert(server.clone(), Told { wanted, arrived });
             let courier = Courier {
                 server: server.clone(),
                 agent: agent.clone(),
@@ -75,21 +73,17 @@ impl Copies {
             // Of a run that begins now, agents hold nothing.
             couriers.spawn(courier.go((log.records().len() == 1).then_some(0)));
         }
-        let copies = Self { run: log.run().clone(), records, agents, _couriers: couriers };
+        let copies = Self { records, agents, _couriers: couriers };
         copies.follow(log);
         copies
     }
 
-    /// What was journalled since. Each record is vouched for, so that a copy cut off anywhere is still one, and by whoever takes
-    /// part: all are called with the same certificate.
+    /// What was journalled since.
     pub(super) fn follow(&self, log: &RunLog) {
-        let Some(told) = self.agents.values().next() else { return };
         self.records.send_if_modified(|records| {
             let known = records.len();
             records.extend(log.records().iter().skip(known).cloned());
-            let new = records.get_mut(known..).unwrap_or_default();
-            new.iter_mut().for_each(|record| told.agent.vouch(&self.run, record));
-            !new.is_empty()
+            records.len() > known
         });
     }
 
@@ -134,11 +128,15 @@ impl Courier {
     async fn go(mut self, mut kept: Option<usize>) {
         let (mut wait, mut said) = (AGAIN.0, false);
         loop {
-            let (batch, whole) = {
+            let (mut batch, whole) = {
                 let records = self.records.borrow_and_update();
                 let missing = kept.map_or(&[][..], |kept| records.get(kept..).unwrap_or_default());
                 (at_once(missing), records.len())
             };
+            // The last vouches for all before: what of it a crash cuts off is not counted by the agent, and comes again.
+            if let Some(last) = batch.last_mut() {
+                self.agent.vouch(&self.lease.run, last);
+            }
             if let Some(records) = kept.filter(|kept| *kept >= whole) {
                 self.told.send_replace(Arrived { records, refused: false });
                 if self.records.changed().await.is_err() {

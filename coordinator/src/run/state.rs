@@ -22,7 +22,8 @@ pub struct State {
     plan: Arc<Plan>,
     by: String,
     back: Vec<Back>,
-    progress: BTreeMap<u32, Progress>,
+    /// Likewise, each.
+    progress: BTreeMap<u32, Arc<Progress>>,
     epoch: Option<u64>,
     /// The session has begun and nothing was done in it yet.
     fresh: bool,
@@ -117,7 +118,8 @@ impl State {
 
     fn admit(&mut self, steps: &[Step]) {
         for step in steps {
-            self.progress.insert(step.no, Progress { attempt: 0, status: Status::Waiting, effect: false });
+            let progress = Progress { attempt: 0, status: Status::Waiting, effect: false };
+            self.progress.insert(step.no, Arc::new(progress));
         }
     }
 
@@ -189,7 +191,7 @@ impl State {
             && let Some(progress) = self.progress.get_mut(&confirm)
             && matches!(progress.status, Status::Ended(_))
         {
-            progress.status = Status::Waiting;
+            Arc::make_mut(progress).status = Status::Waiting;
         }
         // Whoever takes up a run wants tried again what did not come to a good end. But where its umsid died between a failure
         // that sends it back and the turning back, it goes back.
@@ -197,14 +199,14 @@ impl State {
         for progress in self.progress.values_mut().filter(|_| !goes_back) {
             if matches!(&progress.status, Status::Ended(result) if !matches!(result, StepResult::Done { .. }))
             {
-                progress.status = Status::Waiting;
+                Arc::make_mut(progress).status = Status::Waiting;
             }
         }
         Ok(())
     }
 
     /// The step that is to be carried out under this number: one of the plan's, or on the way back one of that.
-    fn to_be_carried_out(&self, event: &'static str, no: u32) -> Result<(&Step, &Progress), Illegal> {
+    fn to_be_carried_out(&self, event: &'static str, no: u32) -> Result<(&Step, &Arc<Progress>), Illegal> {
         let step = self.steps().find(|step| step.no == no).zip(self.progress.get(&no));
         step.ok_or_else(|| illegal(event, format!("step {no} is not to be carried out")))
     }
@@ -230,7 +232,7 @@ impl State {
             ));
         }
         let effect = progress.effect;
-        self.progress.insert(no, Progress { attempt, status: Status::Begun, effect });
+        self.progress.insert(no, Arc::new(Progress { attempt, status: Status::Begun, effect }));
         self.fresh = false;
         Ok(())
     }
@@ -254,7 +256,8 @@ impl State {
             ));
         }
         let effect = progress.effect || !matches!(result, StepResult::Failed { effect: Effect::None, .. });
-        self.progress.insert(no, Progress { attempt, status: Status::Ended(result.clone()), effect });
+        let status = Status::Ended(result.clone());
+        self.progress.insert(no, Arc::new(Progress { attempt, status, effect }));
         self.fresh = false;
         Ok(())
     }
@@ -270,8 +273,8 @@ impl State {
         if !(left || self.is_needless(step)) {
             return Err(illegal("skipped", format!("step {no} is needed")));
         }
-        let skipped = Progress { status: Status::Skipped(why.to_owned()), ..progress.clone() };
-        self.progress.insert(no, skipped);
+        let skipped = Progress { status: Status::Skipped(why.to_owned()), ..(**progress).clone() };
+        self.progress.insert(no, Arc::new(skipped));
         Ok(())
     }
 
@@ -360,7 +363,7 @@ impl State {
 
     /// How far a step is.
     pub fn progress(&self, no: u32) -> Option<&Progress> {
-        self.progress.get(&no)
+        self.progress.get(&no).map(Arc::as_ref)
     }
 
     /// The number the next new step would have.
@@ -395,7 +398,7 @@ impl State {
             if !seen.insert(no) || self.is_done(no) {
                 continue;
             }
-            let skipped = matches!(self.progress.get(&no), Some(Progress { status: Status::Skipped(_), .. }));
+            let skipped = matches!(self.progress(no), Some(Progress { status: Status::Skipped(_), .. }));
             let Some(step) = self.step(no).filter(|_| skipped) else { return false };
             open.extend(&step.after);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use umsid_common::name::ServerName;
 use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{Effect, Inspection, Operation, UmsIds};
@@ -10,8 +11,9 @@ use umsid_proto::model::{Effect, Inspection, Operation, UmsIds};
 use super::operation::{accept, prove_main, prove_own, told_before};
 use super::{End, Patience, Shift, barred, deadline_in, done, failed, refusal, well};
 use crate::agents::AgentError;
-use crate::run::{State, StepResult, Yield, is_fence};
-use crate::survey::{Proof, SilenceKind, Survey, SyncState, assess, complaint, take_again};
+use crate::plan::{Step, What};
+use crate::run::{State, Status, StepResult, Yield, is_fence};
+use crate::survey::{MainServer, Proof, SilenceKind, Survey, SyncState, assess, complaint, take_again};
 
 /// Between two looks at a server whose UMS ID is not yet what it should be.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
@@ -19,6 +21,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// How long a UMS ID that could be told before the run is looked for when it cannot be told now: right after a restart
 /// a command may fail that works a moment later.
 const UNTOLD: Duration = Duration::from_secs(60);
+
+/// How old the survey may be that a run begins with, to count for its first question.
+const RECENT: Duration = Duration::from_secs(2);
 
 /// What a look at a server came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -186,28 +191,65 @@ async fn survey(shift: &Shift, no: u32) -> Result<Survey, End> {
     }
 }
 
+/// What a step that only looks comes to, where that was seen a moment ago and is all that is wanted; nobody need be asked the same
+/// twice in a moment. The time the UMS took for it was told then.
+pub(super) fn known(shift: &Shift, state: &State, step: &Step) -> Option<StepResult> {
+    let shows = |server, proof: &dyn Fn(&UmsIds) -> Proof| match proof(&shift.sighted.shown(server)?) {
+        good @ Proof::Yes(_) => Some(Yield::Proved(good)),
+        Proof::No(_) | Proof::Unknown(_) => None,
+    };
+    let yields = match &step.what {
+        What::Verify { server } => shows(server, &|ids| prove_main(shift, state, server, ids))?,
+        What::VerifyOwn { server } => shows(server, &|ids| prove_own(shift, state, server, ids))?,
+        What::ConfirmMain => {
+            let planned = state.plan().main.as_ref()?;
+            let survey = just_asked(shift, state, step.no)?;
+            main_now(state, planned, survey).is_ok().then_some(Yield::Nothing)?
+        }
+        _ => return None,
+    };
+    Some(StepResult::Done { ums_ms: 0, yields, remarks: Vec::new() })
+}
+
+/// What all answered just before the run was begun, if nothing was done since and it is asked again before anything is restored.
+fn just_asked<'a>(shift: &'a Shift, state: &State, no: u32) -> Option<&'a Survey> {
+    let age = Timestamp::now().duration_since(shift.survey.taken);
+    let recent = !age.is_negative() && age.unsigned_abs() < RECENT;
+    let first = state.steps().all(|step| {
+        step.no == no || state.progress(step.no).is_some_and(|progress| progress.status == Status::Waiting)
+    });
+    let again = state.steps().any(|step| step.no > no && step.what == What::ConfirmMain);
+    let all = shift.agents.keys().all(|server| shift.survey.report(server).is_some());
+    (recent && first && again && all && state.turned_back().is_none()).then_some(&shift.survey)
+}
+
 /// Whether Main is still the server and UMS ID it was.
 pub(super) async fn confirm_main(shift: &Arc<Shift>, state: &State, no: u32) -> Result<End, End> {
     let Some(planned) = &state.plan().main else {
         return Ok(failed(Failure::new(Code::Internal, "the plan names no Main server")));
     };
     let survey = survey(shift, no).await?;
-    let mut named = state.plan().named.clone();
-    named.remembered = Some(planned.server.clone());
-    let found = match assess(&survey, &named).main {
-        Ok(main) if main.server == planned.server && main.fingerprint == planned.fingerprint => {
-            return Ok(done(survey.ums_ms(), Yield::Nothing));
-        }
-        Ok(main) => match main.fingerprint {
-            Some(print) => format!("it is {} with {} now", main.server, print.short()),
-            None => format!("it is {} now", main.server),
-        },
-        Err(trouble) => trouble.to_string(),
+    let Err(found) = main_now(state, planned, &survey) else {
+        return Ok(done(survey.ums_ms(), Yield::Nothing));
     };
     let failure =
         Failure::new(Code::WrongIdentity, format!("Main is not {} any more: {found}", planned.server))
             .remedy("see `umsid status`; when the servers agree again, begin a new `umsid sync`");
     Ok(End::Result(StepResult::Failed { ums_ms: survey.ums_ms(), failure, effect: Effect::None }))
+}
+
+/// Whether a survey shows the Main server that was planned with; what it shows instead.
+fn main_now(state: &State, planned: &MainServer, survey: &Survey) -> Result<(), String> {
+    let mut named = state.plan().named.clone();
+    named.remembered = Some(planned.server.clone());
+    match assess(survey, &named).main {
+        Ok(main) if main.server == planned.server && main.fingerprint == planned.fingerprint => Ok(()),
+        Ok(main) => Err(match main.fingerprint {
+            Some(print) => format!("it is {} with {} now", main.server, print.short()),
+            None => format!("it is {} now", main.server),
+        }),
+        Err(trouble) => Err(trouble.to_string()),
+    }
 }
 
 /// Whether every target is synchronized, no other server has become worse, and all are up.

@@ -176,7 +176,13 @@ fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepRes
             };
             accept(state, what.server(), proof, ums_ms, remarks)
         }
-        Ok(Success::Restarted { .. } | Success::Discarded { .. }) => done(Yield::Nothing, Vec::new()),
+        Ok(Success::Restarted { ums_ids, .. }) => {
+            if let Some(server) = what.server() {
+                shift.sighted.restarted(server, ums_ids);
+            }
+            done(Yield::Nothing, Vec::new())
+        }
+        Ok(Success::Discarded { .. }) => done(Yield::Nothing, Vec::new()),
         Err(Trouble::Failed { failure, effect }) if no_effect_on(what, &failure) => {
             if state.plan().request.verify_after_restart {
                 return done(

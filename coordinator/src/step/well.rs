@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use umsid_common::name::{OperationId, ServerName};
 use umsid_proto::failure::{Code, Failure};
-use umsid_proto::model::{Effect, Inspection};
+use umsid_proto::model::{Effect, Inspection, UmsIds};
 
 use super::{End, Patience, Shift, deadline_in};
 use crate::plan::{Step, What};
@@ -124,22 +124,41 @@ async fn await_other(
 
 /// When servers were last seen to be well.
 #[derive(Debug, Default)]
-pub struct Sighted(Mutex<BTreeMap<ServerName, Instant>>);
+pub struct Sighted(Mutex<BTreeMap<ServerName, Sight>>);
+
+/// A look at a server that was well.
+#[derive(Debug)]
+struct Sight {
+    at: Instant,
+    /// What it showed, if its UMS IDs were looked at.
+    ums_ids: Option<UmsIds>,
+}
 
 impl Sighted {
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<ServerName, Instant>> {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<ServerName, Sight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is well now.
     fn well(&self, server: &ServerName) {
-        self.seen().insert(server.clone(), Instant::now());
+        self.seen().insert(server.clone(), Sight { at: Instant::now(), ums_ids: None });
+    }
+
+    /// It is well now, after its restart, and shows this.
+    pub(super) fn restarted(&self, server: &ServerName, ums_ids: UmsIds) {
+        self.seen().insert(server.clone(), Sight { at: Instant::now(), ums_ids: Some(ums_ids) });
     }
 
     /// Whether that was so short a time ago that asking again would be asking the same: with fifty servers, each is otherwise asked
     /// a hundred times.
     fn is_fresh(&self, server: &ServerName) -> bool {
-        self.seen().get(server).is_some_and(|seen| seen.elapsed() < FRESH)
+        self.seen().get(server).is_some_and(|sight| sight.at.elapsed() < FRESH)
+    }
+
+    /// What it showed so short a time ago, where that was looked at.
+    pub(super) fn shown(&self, server: &ServerName) -> Option<UmsIds> {
+        let seen = self.seen();
+        seen.get(server).filter(|sight| sight.at.elapsed() < FRESH)?.ums_ids.clone()
     }
 }
 

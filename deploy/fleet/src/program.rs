@@ -1,5 +1,6 @@
 //! A UMS that is called as a program, as the real one is: `umsid-fleet-ums`. What it costs to call it is measured along.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -52,11 +53,15 @@ impl Called {
         Ok(Self { program: program.to_owned(), dir: dir.to_owned(), rules })
     }
 
-    async fn call(&self, verb: &str, files: &[&Path], started: Started<'_>) -> Result<Ran, Failed> {
+    async fn call(&self, verb: &str, files: &[&Path], started: Option<Started<'_>>) -> Result<Ran, Failed> {
         let mut arguments = vec![verb.to_owned(), self.dir.display().to_string()];
         arguments.extend(files.iter().map(|file| file.display().to_string()));
         let command = CommandLine::program(&self.program).with(arguments.iter().map(String::as_str));
-        let ran = Program::new(command, &self.rules, DEADLINE).survives().run_telling(started).await;
+        let program = Program::new(command, &self.rules, DEADLINE).survives();
+        let ran = match started {
+            Some(started) => program.run_telling(started).await,
+            None => program.run().await,
+        };
         ran.and_then(Ran::succeeded)
             .map_err(|error| Failed { failure: error.into_failure(), effect: Effect::Possible })
     }
@@ -69,12 +74,14 @@ impl Called {
     /// A password in a file beside the backup, removed with its directory.
     fn password(beside: &Path, password: &SecretString) -> Result<PathBuf, Failed> {
         let path = beside.with_file_name("password.txt");
-        let written = durable::replace(&path, password.expose_secret().as_bytes(), Access::Private);
-        let failed = |error: durable::DurableError| Failed {
+        let failed = |error: io::Error| Failed {
             failure: Failure::new(Code::Internal, error.to_string()),
             effect: Effect::None,
         };
-        written.map(|()| path).map_err(failed)
+        drop(std::fs::remove_file(&path));
+        let mut file = durable::create_private_file(&path).map_err(failed)?;
+        file.write_all(password.expose_secret().as_bytes()).map_err(failed)?;
+        Ok(path)
     }
 }
 
@@ -101,7 +108,7 @@ impl Ums for Called {
     }
 
     async fn ids(&self) -> UmsIds {
-        let Ok(ran) = self.call("list", &[], Started::nobody()).await else { return UmsIds::default() };
+        let Ok(ran) = self.call("list", &[], None).await else { return UmsIds::default() };
         let after = |label: &str| {
             let line = ran.raw.stdout.lines().find_map(|line| line.strip_prefix(label));
             line.map(|id| print_of(id.trim()))
@@ -118,7 +125,7 @@ impl Ums for Called {
     async fn back_up(&self, into: &Path, password: &SecretString) -> Result<PathBuf, Failed> {
         let path = into.join("ums-id.ksbak");
         let password = Self::password(&path, password)?;
-        self.call("backup", &[&path, &password], Started::nobody()).await?;
+        self.call("backup", &[&path, &password], None).await?;
         Ok(path)
     }
 
@@ -130,7 +137,7 @@ impl Ums for Called {
         _tell: Tell<'_>,
     ) -> Result<Vec<String>, Failed> {
         let password = Self::password(file, password)?;
-        self.call("restore", &[file, &password], started).await?;
+        self.call("restore", &[file, &password], Some(started)).await?;
         Ok(Vec::new())
     }
 
@@ -142,7 +149,7 @@ impl Ums for Called {
     ) -> Result<Restart, Failed> {
         let before = self.process();
         tell("restarting".to_owned(), None);
-        self.call("restart", &[], started).await?;
+        self.call("restart", &[], Some(started)).await?;
         Ok(Restart { before, after: self.process(), health: well() })
     }
 

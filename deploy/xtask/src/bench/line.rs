@@ -35,7 +35,7 @@ pub(super) fn figures(samples: &[Samples]) -> Vec<Figure> {
             find(samples, &name(size), "default windows")?.median(),
         );
         let both = format!("{} s, with the library's windows {} s", rounded(ours), rounded(default));
-        Some(Figure::times(name(size), default / ours, 3.0, &both))
+        Some(Figure::times(name(size), default / ours, Some(3.0), &both))
     };
     SIZES.iter().filter_map(of).collect()
 }

@@ -53,11 +53,13 @@ impl Figure {
         }
     }
 
-    /// How many times better than the peer; `both` says what the two are.
-    pub(super) fn times(what: impl Into<String>, ratio: f64, least: f64, both: &str) -> Self {
+    /// How many times better than the peer, and how many it is to be, if something is asked; `both` says what the two are.
+    pub(super) fn times(what: impl Into<String>, ratio: f64, least: Option<f64>, both: &str) -> Self {
+        let measured = format!("{} × ({both})", rounded(ratio));
+        let Some(least) = least else { return Self::told(what, measured) };
         Self {
             what: what.into(),
-            measured: format!("{} × ({both})", rounded(ratio)),
+            measured,
             reach: format!("≥ {} ×", rounded(least)),
             reached: ratio >= least,
         }
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_reaches_nothing() {
-        assert!(Figure::times("x", f64::NAN, 1.0, "").row().contains("not reached"));
+        assert!(Figure::times("x", f64::NAN, Some(1.0), "").row().contains("not reached"));
         assert!(Figure::at_most("x", f64::NAN, 1.0, "s").row().contains("not reached"));
     }
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::Bed;
 use crate::program::{Program, first_line};
 
+/// How often a program's memory is looked at.
+const PEEK: Duration = Duration::from_millis(10);
+
 /// How a fleet is to be; see `umsid-fleet --help`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Wanted {
@@ -86,16 +89,21 @@ impl<'a> Stage<'a> {
         let mut umsid = program.start(&self.bed.dir.join("umsid.log"))?;
         let (out, pid) = (umsid.stdout.take().context("it has no output")?, umsid.id());
         let reading = std::thread::spawn(move || std::io::read_to_string(out));
-        let mut peak = 0.0_f64;
-        let status = loop {
-            if let Some(status) = umsid.try_wait()? {
-                break status;
+        // The kernel keeps the largest; looking for it is not to cost what is measured anything.
+        let peaking = std::thread::spawn(move || {
+            let mut peak = 0.0_f64;
+            loop {
+                match memory(pid, "VmHWM:") {
+                    gone if gone <= 0.0 => break peak,
+                    seen => peak = seen,
+                }
+                std::thread::sleep(PEEK);
             }
-            peak = peak.max(memory(pid, "VmHWM:"));
-            std::thread::sleep(Duration::from_micros(200));
-        };
+        });
+        let status = umsid.wait()?;
         let took = begun.elapsed().as_secs_f64();
         let out = reading.join().ok().context("its output was not read")??;
+        let peak = peaking.join().ok().context("its memory was not watched")?;
         ensure!(status.success(), "umsid {} ended with {status}: {out}", arguments.join(" "));
         Ok(Ran { took, out, peak })
     }

@@ -60,11 +60,15 @@ fn one(bed: &Bed, servers: usize, delays: (u64, u64), runs: usize) -> anyhow::Re
         format!("password=geheim controller={}", bed.peers.dir().display()),
         "sync.yml".to_owned(),
     ];
+    let warm_up = ["ums", "-m", "ansible.builtin.command", "-a", "true"].map(ToOwned::to_owned);
     for _ in 0..runs {
+        // Neither is measured reading its programs from disk: these machines take idle ones' memory away within seconds.
+        stage.umsid(&["status", "c001"])?;
         stage.lose()?;
         let (ran, events) = stage.sync(&[])?;
         umsid.values.push(ran.took);
         share.values.push(ran.took - ums_seconds(&events));
+        bed.peers.ansible("ansible", &inventory, &warm_up)?;
         stage.lose()?;
         ansible.values.push(bed.peers.ansible("ansible-playbook", &inventory, &playbook)?);
         // The playbook has done the job: there is nothing left to do.
@@ -80,7 +84,7 @@ fn ums_seconds(events: &[Value]) -> f64 {
 
 pub(super) fn figures(samples: &[Samples]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (servers, least) in [(3, 100.0), (6, 100.0), (20, 150.0), (50, 150.0)] {
+    for (servers, least) in [(3, Some(100.0)), (6, None), (20, Some(150.0)), (50, Some(150.0))] {
         let what = name(servers, (0, 0));
         let [Some(umsid), Some(share), Some(ansible)] =
             ["umsid", "umsid without the UMS", "Ansible"].map(|who| find(samples, &what, who))
@@ -105,10 +109,14 @@ pub(super) fn figures(samples: &[Samples]) -> Vec<Figure> {
             continue;
         };
         let percent = share.median() / umsid.median() * 100.0;
-        figures.push(Figure::at_most(format!("umsid's own share of a {what}"), percent, 2.0, "%"));
+        let own = format!("umsid's own share of a {what}");
+        figures.push(match servers {
+            6 => Figure::at_most(own, percent, 2.0, "%"),
+            _ => Figure::told(own, format!("{} %", rounded(percent))),
+        });
         if let Some(ansible) = find(samples, &what, "Ansible") {
             let both = format!("{} s, Ansible {} s", rounded(umsid.median()), rounded(ansible.median()));
-            figures.push(Figure::times(&what, ansible.median() / umsid.median(), 1.0, &both));
+            figures.push(Figure::times(&what, ansible.median() / umsid.median(), None, &both));
         }
     }
     figures
