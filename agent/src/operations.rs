@@ -71,10 +71,11 @@ impl Operations {
         for entry in std::fs::read_dir(&dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            if let Ok(id) = name.parse::<OperationId>()
-                && let Some(entry) = Entry::load(path.clone())?
-            {
-                entries.insert(id, Arc::new(entry));
+            let Ok(id) = name.parse::<OperationId>() else { continue };
+            match Entry::load(path.clone())? {
+                Some(entry) => drop(entries.insert(id, Arc::new(entry))),
+                // Whoever asks for it again puts it on record anew.
+                None => tracing::warn!(%id, "was not begun: the agent was stopped while it put it on record"),
             }
         }
         let desk = Desk { entries, current: None, closing: false };

@@ -207,6 +207,11 @@ impl Spool {
         self.remove(|owner| owner == run)
     }
 
+    /// Whether another run left something here.
+    pub(crate) fn has_of_others(&self, run: &RunId) -> bool {
+        self.lock().values().any(|note| note.run != *run)
+    }
+
     /// Removes what all other runs left here; the number of files. None of them can go on any more once this one has done
     /// something here, and of those that were given up nobody else comes to remove it.
     pub(crate) fn discard_others(&self, run: &RunId) -> Result<u32, SpoolError> {

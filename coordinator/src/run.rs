@@ -504,7 +504,13 @@ impl Session<'_> {
 
     fn ended(&mut self, ended: Result<(u32, u32, End), JoinError>) -> Result<(), RunError> {
         match ended {
-            Ok((step, attempt, end)) => self.finished(step, attempt, end),
+            Ok((step, attempt, end)) => {
+                // Of two reasons to halt in one moment, that of a defect is told.
+                let defect = self.halting.take_if(|halt| halt.kind == HaltKind::Unknown);
+                self.finished(step, attempt, end)?;
+                self.halting = defect.or(self.halting.take());
+                Ok(())
+            }
             // A step that panicked is a defect. What it did is not known, and that is what the journal says.
             Err(error) => {
                 self.running.clear();

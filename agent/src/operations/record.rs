@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use umsid_common::digest::Fingerprint;
-use umsid_common::durable::{self, DurableError, Outlives};
+use umsid_common::durable::{self, Access, DurableError, Outlives};
 use umsid_common::fault;
 use umsid_common::name::OperationId;
 use umsid_proto::model::{
@@ -125,7 +125,13 @@ impl Entry {
         let path = dir.join(format!("{}.json", record.id));
         moment("accepted before", &record);
         let line = line(&record);
-        durable::append(&path, 0, &line, Outlives::Process)?;
+        // Something of that name that we do not know is no record of ours.
+        durable::remove(&path)?;
+        if let Err(error) = durable::append(&path, 0, &line, Outlives::Process) {
+            // What there is of it is no record; where it cannot be removed it is passed over.
+            let _ = durable::remove(&path);
+            return Err(error);
+        }
         moment("accepted after", &record);
         Ok(Self::of(path, Kept { record, length: line.len() as u64, named: false }))
     }
@@ -167,6 +173,11 @@ impl Entry {
         drop(kept);
         self.told.send_replace(());
         Ok(())
+    }
+
+    /// That it is accepted outlives the machine from now on.
+    pub(super) fn keep(&self) -> Result<(), DurableError> {
+        self.change(Outlives::Machine, |_| {})
     }
 
     pub(super) fn action(&self) -> &Action {
@@ -286,7 +297,16 @@ fn line(record: &Record) -> Vec<u8> {
 
 /// The record as it is on disk.
 fn read(path: &Path) -> Result<Option<Kept>, StateError> {
-    Ok(found(path)?.map(|(record, length)| Kept { record, length, named: false }))
+    let Some((record, whole)) = found(path)? else { return Ok(None) };
+    let length = match whole {
+        Some(length) => length,
+        None => {
+            let line = line(&record);
+            durable::replace(path, &line, Access::Private)?;
+            line.len() as u64
+        }
+    };
+    Ok(Some(Kept { record, length, named: false }))
 }
 
 /// What is wrong with the record in this file. Changes nothing.
@@ -294,14 +314,33 @@ pub(super) fn damage(path: &Path) -> Option<StateError> {
     found(path).err()
 }
 
-/// What the last whole line says, and how many bytes are whole; `None`: no line is, so that it was never begun.
-fn found(path: &Path) -> Result<Option<(Record, u64)>, StateError> {
-    let Some(bytes) = durable::read_optional(path)? else { return Ok(None) };
-    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { return Ok(None) };
+/// What the last whole line says, and how many bytes are whole; no number: an agent before this one wrote the one line there is,
+/// without an end. `None`: not even the first line is whole, so that the operation was never begun.
+fn found(path: &Path) -> Result<Option<(Record, Option<u64>)>, StateError> {
+    let Some(mut bytes) = durable::read_optional(path)? else { return Ok(None) };
+    // What was not synced may be there in length, and only that, after a power failure.
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(written);
+    let damaged = |source| StateError::Damaged { path: path.to_owned(), source };
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
+        return match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Some((record, None))),
+            Err(_) if is_beginning(path, &bytes) => Ok(None),
+            Err(error) => Err(damaged(error)),
+        };
+    };
     let last = bytes[..end].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    let record = serde_json::from_slice(last)
-        .map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
-    Ok(Some((record, end as u64 + 1)))
+    let record = serde_json::from_slice(last).map_err(damaged)?;
+    Ok(Some((record, Some(end as u64 + 1))))
+}
+
+/// Whether this is how the record in this file begins, or less of it, and does not say that the operation was begun.
+fn is_beginning(path: &Path, bytes: &[u8]) -> bool {
+    const BEGUN: &[u8] = b"\"started\":{";
+    let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let begins = format!("{{\"id\":\"{id}\",");
+    let is = bytes.starts_with(begins.as_bytes()) || begins.as_bytes().starts_with(bytes);
+    is && !bytes.windows(BEGUN.len()).any(|part| part == BEGUN)
 }
 
 /// What fits into a message whatever the programs printed.

@@ -398,6 +398,22 @@ async fn a_record_torn_at_its_end_says_what_it_said_before() {
     // A whole line that means nothing is no torn one.
     durable::replace(&path, format!("{last}\n{{\n").as_bytes(), Access::Private).unwrap();
     assert!(scene.server.try_start().is_err());
+    // Of one that was just being accepted nothing was begun, however far its first line came: whoever asks for it again begins it.
+    let accepted = whole.lines().next().unwrap();
+    assert!(accepted.contains("\"started\":null"), "{accepted}");
+    let (short, long) = (&accepted.as_bytes()[..30], &accepted.as_bytes()[..accepted.len() - 1]);
+    let nothing = vec![0; 200];
+    let filled = [short, &nothing].concat();
+    for torn in [short, long, b"", &nothing, &filled] {
+        durable::replace(&path, torn, Access::Private).unwrap();
+        let (running, mut line) = scene.again().await;
+        let known = line.operations.list_operations(wire::ListOperationsRequest::default()).await.unwrap();
+        assert!(known.into_inner().operations.iter().all(|operation| operation.id != step(2).to_string()));
+        running.kill().await;
+    }
+    // One that says it was begun is damaged, if it is not whole.
+    durable::replace(&path, &last.as_bytes()[..last.len() - 1], Access::Private).unwrap();
+    assert!(scene.server.try_start().is_err());
 }
 
 #[tokio::test]

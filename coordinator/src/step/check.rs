@@ -192,15 +192,16 @@ async fn survey(shift: &Shift, no: u32) -> Result<Survey, End> {
 }
 
 /// What a step that only looks comes to, where that was seen a moment ago and is all that is wanted; nobody need be asked the same
-/// twice in a moment. The time the UMS took for it was told then.
+/// twice in a moment. The time the UMS took for it was told then. The canary is looked at in any case, because on it depends what
+/// becomes of all others, and so is who is put back: nobody looks at him again.
 pub(super) fn known(shift: &Shift, state: &State, step: &Step) -> Option<StepResult> {
-    let shows = |server, proof: &dyn Fn(&UmsIds) -> Proof| match proof(&shift.sighted.shown(server)?) {
-        good @ Proof::Yes(_) => Some(Yield::Proved(good)),
-        Proof::No(_) | Proof::Unknown(_) => None,
-    };
     let yields = match &step.what {
-        What::Verify { server } => shows(server, &|ids| prove_main(shift, state, server, ids))?,
-        What::VerifyOwn { server } => shows(server, &|ids| prove_own(shift, state, server, ids))?,
+        What::Verify { server } if state.canary() != Some(server) => {
+            match prove_main(shift, state, server, &shift.sighted.shown(server)?) {
+                good @ Proof::Yes(_) => Yield::Proved(good),
+                Proof::No(_) | Proof::Unknown(_) => return None,
+            }
+        }
         What::ConfirmMain => {
             let planned = state.plan().main.as_ref()?;
             let survey = just_asked(shift, state, step.no)?;
@@ -219,7 +220,7 @@ fn just_asked<'a>(shift: &'a Shift, state: &State, no: u32) -> Option<&'a Survey
         step.no == no || state.progress(step.no).is_some_and(|progress| progress.status == Status::Waiting)
     });
     let again = state.steps().any(|step| step.no > no && step.what == What::ConfirmMain);
-    let all = shift.agents.keys().all(|server| shift.survey.report(server).is_some());
+    let all = state.plan().servers.keys().all(|server| shift.survey.report(server).is_some());
     (recent && first && again && all && state.turned_back().is_none()).then_some(&shift.survey)
 }
 
@@ -318,4 +319,113 @@ fn verified(state: &State, shift: &Shift, survey: &Survey, unwell: &[(ServerName
     let failure = Failure::new(code, wrong.join("; "))
         .remedy("`umsid status` shows how the servers stand; `umsid resume` verifies again, `umsid rollback` goes back");
     End::Result(StepResult::Failed { ums_ms: survey.ums_ms(), failure, effect: Effect::Possible })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::SignedDuration;
+    use tokio_util::sync::CancellationToken;
+    use umsid_common::name::RunId;
+    use umsid_proto::model::LeaseRef;
+
+    use super::*;
+    use crate::plan::{Kind, Request};
+    use crate::run::tests::{begun, good, plan};
+    use crate::run::{Event, Pace};
+    use crate::step::well::Sighted;
+    use crate::survey::stage::{Stage, labelled, name};
+
+    /// What a run of `plan`, a sync by default, begins with.
+    fn shift() -> Shift {
+        let servers = [("ums1", "a"), ("ums2", "b"), ("ums3", "c"), ("ums4", "d")];
+        let mut survey = Stage::new(&servers.map(|(server, local)| (server, labelled(local, "a")))).survey;
+        survey.taken = Timestamp::now();
+        let run = RunId::new(Timestamp::now());
+        Shift {
+            lease: LeaseRef { run: run.clone(), epoch: 1 },
+            run,
+            agents: BTreeMap::new(),
+            survey,
+            pace: Pace::default(),
+            tell: Arc::new(|_| {}),
+            stop: CancellationToken::new(),
+            sighted: Sighted::default(),
+        }
+    }
+
+    fn begin(request: &Request) -> State {
+        let mut state = State::begin(&begun(plan(request))).unwrap();
+        state.apply(&Event::Leased { epoch: 1, by: "anna".into() }).unwrap();
+        state
+    }
+
+    fn first(state: &State, what: &What) -> Step {
+        state.steps().find(|step| step.what == *what).unwrap().clone()
+    }
+
+    #[test]
+    fn main_is_confirmed_for_the_first_time_by_the_survey_the_run_begins_with() {
+        let (mut shift, mut state) = (shift(), begin(&Request::sync()));
+        let confirm = first(&state, &What::ConfirmMain);
+        assert!(known(&shift, &state, &confirm).is_some());
+        // Too old, or from a clock that was set since.
+        let taken = shift.survey.taken;
+        for off in [SignedDuration::from_secs(-3), SignedDuration::from_secs(60)] {
+            shift.survey.taken = taken + off;
+            assert!(known(&shift, &state, &confirm).is_none());
+        }
+        shift.survey.taken = Timestamp::now();
+        // It shows another Main: then all are asked, so that what is said is how things stand.
+        let mut other = shift.survey.clone();
+        for answer in other.servers.values_mut() {
+            answer.report.as_mut().unwrap().inspection.ums_ids = labelled("b", "b");
+        }
+        let right = std::mem::replace(&mut shift.survey, other);
+        assert!(known(&shift, &state, &confirm).is_none());
+        shift.survey = right;
+        let answered = shift.survey.servers.remove(&name("ums4")).unwrap();
+        assert!(known(&shift, &state, &confirm).is_none(), "one has not answered");
+        shift.survey.servers.insert(name("ums4"), answered);
+        assert!(known(&shift, &state, &confirm).is_some());
+        // Before something is restored all are asked.
+        let steps: Vec<Step> = state.steps().cloned().collect();
+        let last = steps.iter().rfind(|step| step.what == What::ConfirmMain).unwrap();
+        assert_ne!(last.no, confirm.no);
+        for step in steps.iter().take_while(|step| step.no != last.no) {
+            state.apply(&Event::Started { step: step.no, attempt: 1 }).unwrap();
+            let result = good(&step.what);
+            state.apply(&Event::Finished { step: step.no, attempt: 1, result }).unwrap();
+        }
+        assert!(known(&shift, &state, last).is_none());
+    }
+
+    #[test]
+    fn what_its_restart_brought_to_light_proves_the_ums_id_and_nothing_else_does() {
+        let (shift, state) = (shift(), begin(&Request::sync()));
+        let server = name("ums3");
+        let verify = first(&state, &What::Verify { server: server.clone() });
+        assert!(known(&shift, &state, &verify).is_none(), "nobody has looked");
+        shift.sighted.restarted(&server, labelled("c", "a"));
+        assert!(known(&shift, &state, &verify).is_none(), "it shows another one");
+        let canary = state.canary().unwrap().clone();
+        shift.sighted.restarted(&canary, labelled("a", "a"));
+        assert!(known(&shift, &state, &verify).is_none(), "it was another server");
+        let verify_canary = first(&state, &What::Verify { server: canary });
+        assert!(known(&shift, &state, &verify_canary).is_none(), "the canary is looked at in any case");
+        shift.sighted.restarted(&server, labelled("a", "a"));
+        let proved = known(&shift, &state, &verify);
+        assert!(matches!(
+            proved,
+            Some(StepResult::Done { ums_ms: 0, yields: Yield::Proved(Proof::Yes(_)), .. })
+        ));
+        // A step that does something is done.
+        let restart = first(&state, &What::Restart { server });
+        assert!(known(&shift, &state, &restart).is_none());
+        let restarts = begin(&Request { kind: Kind::Restart, ..Request::sync() });
+        assert!(
+            restarts.steps().all(|step| known(&shift, &restarts, step).is_none() || !step.what.disturbs())
+        );
+    }
 }

@@ -48,7 +48,12 @@ pub(super) async fn carry_out(
             return Err(End::NoOutcome { server: server.clone(), why });
         };
         match followed {
-            Ok(outcome) => return Ok(End::Result(judge(shift, state, &step.what, outcome))),
+            Ok((outcome, told)) => {
+                if let (Told::AsItCame, Ok(Success::Restarted { ums_ids, .. })) = (told, &outcome.result) {
+                    shift.sighted.restarted(server, ums_ids.clone());
+                }
+                return Ok(End::Result(judge(shift, state, &step.what, outcome)));
+            }
             Err(AgentError::Failure(failure)) if is_fence(&failure) => return Err(End::Fenced(*failure)),
             // Something else is going on there, of an earlier session or a recovery; it comes to its end.
             Err(error) if error.is_transient() || error.failure().is_some_and(|it| it.code == Code::Busy) => {
@@ -75,6 +80,15 @@ struct Watch {
     told: u32,
 }
 
+/// How an outcome came to be known.
+#[derive(Clone, Copy)]
+enum Told {
+    /// It was watched until it came.
+    AsItCame,
+    /// It was on record, for how long nobody knows.
+    OnRecord,
+}
+
 async fn follow(
     shift: &Shift,
     agent: &Agent,
@@ -82,7 +96,7 @@ async fn follow(
     action: &Action,
     watch: &mut Watch,
     patience: &mut Patience,
-) -> Result<Outcome, AgentError> {
+) -> Result<(Outcome, Told), AgentError> {
     let operation = agent.start(id, &shift.lease, action.clone()).await.inspect_err(|error| {
         // Without an answer it may have arrived.
         watch.accepted |= error.failure().is_none();
@@ -91,7 +105,7 @@ async fn follow(
     patience.restore();
     fault::moment(format_args!("operation {}.{} accepted", id.step, id.attempt));
     if let Some(outcome) = operation.outcome {
-        return Ok(outcome);
+        return Ok((outcome, Told::OnRecord));
     }
     let mut events = agent.watch(id, watch.from_event).await?;
     while let Some(event) = events.next().await {
@@ -106,7 +120,7 @@ async fn follow(
         }
         watch.from_event = event.index.saturating_add(1);
         match event.what {
-            Ok(outcome) => return Ok(outcome),
+            Ok(outcome) => return Ok((outcome, Told::AsItCame)),
             Err(phase) => shift.doing(id.step, phase.text, phase.deadline),
         }
     }
@@ -176,13 +190,7 @@ fn judge(shift: &Shift, state: &State, what: &What, outcome: Outcome) -> StepRes
             };
             accept(state, what.server(), proof, ums_ms, remarks)
         }
-        Ok(Success::Restarted { ums_ids, .. }) => {
-            if let Some(server) = what.server() {
-                shift.sighted.restarted(server, ums_ids);
-            }
-            done(Yield::Nothing, Vec::new())
-        }
-        Ok(Success::Discarded { .. }) => done(Yield::Nothing, Vec::new()),
+        Ok(Success::Restarted { .. } | Success::Discarded { .. }) => done(Yield::Nothing, Vec::new()),
         Err(Trouble::Failed { failure, effect }) if no_effect_on(what, &failure) => {
             if state.plan().request.verify_after_restart {
                 return done(

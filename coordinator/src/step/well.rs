@@ -122,16 +122,16 @@ async fn await_other(
     }
 }
 
-/// When servers were last seen to be well.
+/// What was seen of servers a moment ago.
 #[derive(Debug, Default)]
 pub struct Sighted(Mutex<BTreeMap<ServerName, Sight>>);
 
-/// A look at a server that was well.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sight {
-    at: Instant,
-    /// What it showed, if its UMS IDs were looked at.
-    ums_ids: Option<UmsIds>,
+    /// When it was last asked and well.
+    well: Option<Instant>,
+    /// What it showed after its restart, and when.
+    shown: Option<(Instant, UmsIds)>,
 }
 
 impl Sighted {
@@ -141,24 +141,25 @@ impl Sighted {
 
     /// It is well now.
     fn well(&self, server: &ServerName) {
-        self.seen().insert(server.clone(), Sight { at: Instant::now(), ums_ids: None });
+        self.seen().entry(server.clone()).or_default().well = Some(Instant::now());
     }
 
-    /// It is well now, after its restart, and shows this.
+    /// It shows this now, after its restart. That it stays up is for others to see.
     pub(super) fn restarted(&self, server: &ServerName, ums_ids: UmsIds) {
-        self.seen().insert(server.clone(), Sight { at: Instant::now(), ums_ids: Some(ums_ids) });
+        self.seen().entry(server.clone()).or_default().shown = Some((Instant::now(), ums_ids));
     }
 
-    /// Whether that was so short a time ago that asking again would be asking the same: with fifty servers, each is otherwise asked
+    /// Whether it was well so short a time ago that asking again would be asking the same: with fifty servers, each is otherwise asked
     /// a hundred times.
     fn is_fresh(&self, server: &ServerName) -> bool {
-        self.seen().get(server).is_some_and(|sight| sight.at.elapsed() < FRESH)
+        self.seen().get(server).and_then(|sight| sight.well).is_some_and(|at| at.elapsed() < FRESH)
     }
 
-    /// What it showed so short a time ago, where that was looked at.
+    /// What it showed so short a time ago.
     pub(super) fn shown(&self, server: &ServerName) -> Option<UmsIds> {
         let seen = self.seen();
-        seen.get(server).filter(|sight| sight.at.elapsed() < FRESH)?.ums_ids.clone()
+        let (at, ums_ids) = seen.get(server)?.shown.as_ref()?;
+        (at.elapsed() < FRESH).then(|| ums_ids.clone())
     }
 }
 
@@ -239,6 +240,20 @@ mod tests {
         assert_eq!(up_before(&sync, &What::Restart { server: name("ums1") }), ["ums2", "ums3", "ums4"]);
         let restart = Request { kind: Kind::Restart, ..Request::sync() };
         assert_eq!(up_before(&restart, &What::Restart { server: name("ums3") }), ["ums2"]);
+    }
+
+    #[test]
+    fn a_look_counts_for_a_moment_and_a_restart_is_none() {
+        let (sighted, server) = (Sighted::default(), name("ums2"));
+        assert!(!sighted.is_fresh(&server) && sighted.shown(&server).is_none());
+        sighted.restarted(&server, labelled("a", "a"));
+        assert!(!sighted.is_fresh(&server) && sighted.shown(&server).is_some());
+        sighted.well(&server);
+        assert!(sighted.is_fresh(&server) && sighted.shown(&server).is_some());
+        let past = Instant::now().checked_sub(FRESH).unwrap();
+        let sight = Sight { well: Some(past), shown: Some((past, labelled("a", "a"))) };
+        sighted.seen().insert(server.clone(), sight);
+        assert!(!sighted.is_fresh(&server) && sighted.shown(&server).is_none());
     }
 
     #[test]

@@ -406,7 +406,7 @@ fn log(place: &Path, server: &str) -> Stdio {
     std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().into()
 }
 
-fn umsid(state: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
+pub(crate) fn umsid(state: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
     let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_umsid"))
         .env("UMSID_STATE_DIR", state)
         .envs(environment.iter().copied())

@@ -1,5 +1,6 @@
 //! A whole sync, beside an Ansible playbook that does the same job on the same stand-ins.
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 use super::samples::{find, rounded};
@@ -35,6 +36,9 @@ fn one(bed: &Bed, servers: usize, delays: (u64, u64), runs: usize) -> anyhow::Re
     let wanted =
         Wanted { clusters: 1, servers, out_of_sync, call_ms, restart_ms, called: true, ..Wanted::default() };
     let stage = Stage::up(bed, wanted)?;
+    // Where both do little but wait, they wait at the same time, each for servers of its own.
+    let second = if call_ms > 0 { Some(Stage::up(bed, wanted)?) } else { None };
+    let ground = second.as_ref().unwrap_or(&stage);
     let what = name(servers, delays);
     let [mut umsid, mut share, mut ansible] = [
         Samples::new(&what, "umsid", "s"),
@@ -46,7 +50,7 @@ fn one(bed: &Bed, servers: usize, delays: (u64, u64), runs: usize) -> anyhow::Re
         .map(|server| {
             let groups: &[&str] = if server == 1 { &["ums", "main"] } else { &["ums"] };
             let work = bed.peers.dir().join(format!("work-{server}"));
-            let (dir, program) = (stage.ums_dir(server), program.display());
+            let (dir, program) = (ground.ums_dir(server), program.display());
             (
                 format!("s{server:04}"),
                 groups,
@@ -61,18 +65,33 @@ fn one(bed: &Bed, servers: usize, delays: (u64, u64), runs: usize) -> anyhow::Re
         "sync.yml".to_owned(),
     ];
     let warm_up = ["ums", "-m", "ansible.builtin.command", "-a", "true"].map(ToOwned::to_owned);
-    for _ in 0..runs {
-        // Neither is measured reading its programs from disk: these machines take idle ones' memory away within seconds.
+    // Neither is measured reading its programs from disk: these machines take idle ones' memory away within seconds.
+    let ours = || -> anyhow::Result<(f64, f64)> {
         stage.umsid(&["status", "c001"])?;
         stage.lose()?;
         let (ran, events) = stage.sync(&[])?;
-        umsid.values.push(ran.took);
-        share.values.push(ran.took - ums_seconds(&events));
+        Ok((ran.took, ran.took - ums_seconds(&events)))
+    };
+    let theirs = || -> anyhow::Result<f64> {
         bed.peers.ansible("ansible", &inventory, &warm_up)?;
-        stage.lose()?;
-        ansible.values.push(bed.peers.ansible("ansible-playbook", &inventory, &playbook)?);
-        // The playbook has done the job: there is nothing left to do.
-        stage.umsid(&["status", "c001"])?;
+        ground.lose()?;
+        let took = bed.peers.ansible("ansible-playbook", &inventory, &playbook)?;
+        // It has done the job: there is nothing left to do.
+        ground.umsid(&["status", "c001"])?;
+        Ok(took)
+    };
+    for _ in 0..runs {
+        let ((whole, own), took) = match &second {
+            None => (ours()?, theirs()?),
+            Some(_) => std::thread::scope(|scope| {
+                let theirs = scope.spawn(theirs);
+                let ours = ours()?;
+                anyhow::Ok((ours, theirs.join().ok().context("Ansible's part panicked")??))
+            })?,
+        };
+        umsid.values.push(whole);
+        share.values.push(own);
+        ansible.values.push(took);
     }
     Ok(vec![umsid, share, ansible])
 }
