@@ -67,8 +67,8 @@ fn one(bed: &Bed, servers: usize, delays: (u64, u64), runs: usize) -> anyhow::Re
     let warm_up = ["ums", "-m", "ansible.builtin.command", "-a", "true"].map(ToOwned::to_owned);
     // Neither is measured reading its programs from disk: these machines take idle ones' memory away within seconds.
     let ours = || -> anyhow::Result<(f64, f64)> {
-        stage.umsid(&["status", "c001"])?;
         stage.lose()?;
+        stage.umsid(&["plan", "c001"])?;
         let (ran, events) = stage.sync(&[])?;
         Ok((ran.took, ran.took - ums_seconds(&events)))
     };
