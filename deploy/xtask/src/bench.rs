@@ -136,9 +136,12 @@ impl Bench {
                 .skip(1)
                 .fold("cargo xtask".to_owned(), |line, arg| format!("{line} {arg}")),
             date: said("date", &["-u", "+%Y-%m-%d"])?,
-            commit: match &self.programs {
-                Some(_) => "a commit nobody told".to_owned(),
-                None => said("git", &["describe", "--always", "--dirty"])?,
+            commit: {
+                let here = said("git", &["describe", "--always", "--dirty"])?;
+                match &self.programs {
+                    Some(_) => format!("{here}, with programs built before"),
+                    None => here,
+                }
             },
             machine: machine()?,
         };
