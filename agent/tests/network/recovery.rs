@@ -408,7 +408,7 @@ async fn a_record_torn_at_its_end_says_what_it_said_before() {
         durable::replace(&path, torn, Access::Private).unwrap();
         let (running, mut line) = scene.again().await;
         let known = line.operations.list_operations(wire::ListOperationsRequest::default()).await.unwrap();
-        assert!(known.into_inner().operations.iter().all(|operation| operation.id != step(2).to_string()));
+        assert!(known.into_inner().operations.iter().all(|operation| operation.id != step(2)));
         running.kill().await;
     }
     // One that says it was begun is damaged, if it is not whole.
