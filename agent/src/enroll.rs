@@ -54,7 +54,9 @@ pub enum EnrolError {
         source: std::io::Error,
     },
     /// The join file is none.
-    #[error("{path} is no join file")]
+    #[error(
+        "{path} is no join file, or not all of one: copy it again, or have a new one made where the coordinator is"
+    )]
     NoJoinFile {
         /// The file.
         path: PathBuf,
@@ -63,7 +65,9 @@ pub enum EnrolError {
         source: toml::de::Error,
     },
     /// The join file's secret is none.
-    #[error("{path} is no join file")]
+    #[error(
+        "{path} is no join file, or not all of one: copy it again, or have a new one made where the coordinator is"
+    )]
     NoSecret {
         /// The file.
         path: PathBuf,

@@ -178,13 +178,11 @@ impl Vault {
     /// Makes sure that a safety backup is there as it was when it was taken in, which was verified then in every respect.
     pub(crate) fn intact(&self, digest: &Digest) -> Result<SafetyBackup, VaultError> {
         let known = self.lock().backups.iter().find(|backup| backup.digest == *digest).cloned();
+        let (file, size) = self.sealed(digest)?;
         match known {
-            Some(known) => self.sealed(digest).map(|_| known),
+            Some(known) => Ok(known),
             // Somebody has put it back since we looked.
-            None => {
-                let size = self.sealed(digest)?.1;
-                Ok(entry_of(*digest, size, &self.open(digest)?.manifest))
-            }
+            None => Ok(entry_of(*digest, size, &self.opened(digest, file)?.manifest)),
         }
     }
 
@@ -208,6 +206,10 @@ impl Vault {
     /// Opens a safety backup: what is in it was verified in every respect.
     pub(crate) fn open(&self, digest: &Digest) -> Result<Opened, VaultError> {
         let (file, _) = self.sealed(digest)?;
+        self.opened(digest, file)
+    }
+
+    fn opened(&self, digest: &Digest, file: File) -> Result<Opened, VaultError> {
         let opened = seal::open(file, &self.key, &Trust::OwnVault, &self.work, self.limit)
             .map_err(|source| VaultError::Open { digest: *digest, source })?;
         let manifest = &opened.manifest;

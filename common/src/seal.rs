@@ -34,7 +34,7 @@ const PASSWORD_LIMIT: u64 = 1024;
 const MANIFEST_LIMIT: u64 = 64 * 1024;
 /// Most recipients of one backup.
 const RECIPIENTS_LIMIT: usize = 64;
-/// Bytes for age's header, where a recipient takes about 150. age reads it again with every line: no more than needed.
+/// Bytes for age's header, where a recipient takes about 150: no more than needed.
 const HEADER_ROOM: usize = 16 * 1024;
 
 /// Whom a sealed backup is for: an age X25519 recipient, `age1…`.

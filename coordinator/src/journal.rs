@@ -259,8 +259,14 @@ impl Journal {
         Ok(None)
     }
 
-    /// What earlier runs of a cluster tell: the last Main server, and seconds each server's last restart took.
-    pub async fn history(&self, cluster: &ClusterName) -> Result<History, JournalError> {
+    /// What the newest runs of a cluster of these servers tell: the last Main server, and seconds each server's last restore and
+    /// restart took.
+    pub async fn history<'a>(
+        &self,
+        cluster: &ClusterName,
+        servers: impl IntoIterator<Item = &'a ServerName>,
+    ) -> Result<History, JournalError> {
+        let servers: Vec<&ServerName> = servers.into_iter().collect();
         let newest = Query::new("SELECT run FROM runs WHERE cluster = $1 ORDER BY run DESC LIMIT $2");
         let rows = self.read(newest.text(cluster.as_str()).number(RECENT)).await?;
         let mut history = History::default();
@@ -270,6 +276,9 @@ impl Journal {
             // A run that cannot be read tells nothing; whoever wants that very run is told why.
             let Ok(log) = self.load(&run).await else { continue };
             history.take_in(log.state());
+            if history.tells_all_of(&servers) {
+                break;
+            }
         }
         Ok(history)
     }
@@ -287,6 +296,15 @@ pub struct History {
 }
 
 impl History {
+    /// Whether an older run has nothing to add about these servers. Main is never restored.
+    fn tells_all_of(&self, servers: &[&ServerName]) -> bool {
+        let Some(main) = &self.main else { return false };
+        let told = |server: &&ServerName| {
+            self.restarts.contains_key(*server) && (*server == main || self.restores.contains_key(*server))
+        };
+        servers.iter().all(told)
+    }
+
     /// Takes in the next older run.
     fn take_in(&mut self, state: &State) {
         if self.main.is_none() && state.plan().request.kind == Kind::Sync {

@@ -61,25 +61,7 @@ pub struct ParseWindowError {
 impl Window {
     /// How long the window is still open; `None`: it is closed.
     pub fn room(&self, now: &Zoned) -> Option<SignedDuration> {
-        let now = self.on_its_clock(now);
-        let mut spans: Vec<(Zoned, Zoned)> = self.spans(&now, -2, FAR).collect();
-        spans.sort();
-        let mut close = None;
-        for (opens, closes) in spans {
-            let goes_on = match &close {
-                None => opens <= now && now < closes,
-                Some(close) => opens <= *close && *close < closes,
-            };
-            if goes_on {
-                close = Some(closes);
-            }
-        }
-        close.map(|close| close.duration_since(&now))
-    }
-
-    /// Whether what takes so long and is begun now is over before the window closes.
-    pub fn fits(&self, now: &Zoned, takes: SignedDuration) -> bool {
-        self.room(now).is_some_and(|room| room >= takes)
+        room(std::slice::from_ref(self), now)
     }
 
     /// When it opens next, later than this moment; in the time zone of the window.
@@ -88,13 +70,6 @@ impl Window {
         let next = self.spans(&after, 0, FARTHEST).map(|(opens, _)| opens).find(|opens| *opens > after);
         // There is one within days, unless the calendar ends before.
         next.unwrap_or(after)
-    }
-
-    /// When it opens next, later than this moment, for at least so long; `None`: it is never open so long.
-    pub fn next_for(&self, after: &Zoned, takes: SignedDuration) -> Option<Zoned> {
-        let after = self.on_its_clock(after);
-        let mut openings = self.spans(&after, -1, FAR_FOR).map(|(opens, _)| opens);
-        openings.find(|opens| *opens > after && self.fits(opens, takes))
     }
 
     /// The same window by this clock, unless it names one itself.
@@ -130,6 +105,43 @@ impl Window {
         let closes = if first <= opens { moment(zone, until, Turn::Last)? } else { first };
         (opens < closes).then_some((opens, closes))
     }
+}
+
+/// How long one of these windows is still open, with those that follow it without a gap; `None`: all are closed.
+pub fn room(windows: &[Window], now: &Zoned) -> Option<SignedDuration> {
+    let spans = |window: &Window| {
+        let now = window.on_its_clock(now);
+        window.spans(&now, -2, FAR).collect::<Vec<_>>()
+    };
+    let mut spans: Vec<(Zoned, Zoned)> = windows.iter().flat_map(spans).collect();
+    spans.sort();
+    let mut close = None;
+    for (opens, closes) in spans {
+        let goes_on = match &close {
+            None => opens <= *now && *now < closes,
+            Some(close) => opens <= *close && *close < closes,
+        };
+        if goes_on {
+            close = Some(closes);
+        }
+    }
+    close.map(|close| close.duration_since(now))
+}
+
+/// Whether what takes so long and is begun now is over before these windows close.
+pub fn fits(windows: &[Window], now: &Zoned, takes: SignedDuration) -> bool {
+    room(windows, now).is_some_and(|room| room >= takes)
+}
+
+/// When one of these windows opens next, later than this moment, for at least so long, in its time zone; `None`: they are never
+/// open so long.
+pub fn next_for(windows: &[Window], after: &Zoned, takes: SignedDuration) -> Option<Zoned> {
+    let next = |window: &Window| {
+        let after = window.on_its_clock(after);
+        let mut openings = window.spans(&after, -1, FAR_FOR).map(|(opens, _)| opens);
+        openings.find(|opens| *opens > after && fits(windows, opens, takes))
+    };
+    windows.iter().filter_map(next).min_by_key(Zoned::timestamp)
 }
 
 /// Which of two, in an hour that comes twice.

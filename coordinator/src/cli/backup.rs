@@ -33,6 +33,6 @@ impl Backup {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let request = Request { kind: Kind::Backup, only: each_once(self.only), ..Request::sync() };
         let situation = Situation::see(context, self.cluster.as_ref(), &request).await?;
-        begin(context, situation, &request, None, true, &self.patience).await
+        begin(context, situation, &request, None, true, &self.patience, false).await
     }
 }

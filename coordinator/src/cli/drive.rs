@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use umsid_common::name::ServerName;
 
 use super::prepare::Situation;
+use super::resume::situation_of;
+use super::wait_for::window;
 use super::{Context, Format};
 use crate::exit::{self, Exit};
-use crate::journal::{JournalError, RunLog};
+use crate::journal::{Journal, JournalError, RunLog};
 use crate::plan::Plan;
 use crate::progress::{Display, report_document};
 use crate::report::{Report, Stopwatch};
-use crate::run::{self, Crew, Pace, RunError};
+use crate::run::{self, Crew, Pace, RunError, needed};
 
 /// How patient a run is.
 #[derive(Debug, Args)]
@@ -65,14 +67,44 @@ impl Work {
     }
 }
 
-/// Carries it out as far as it goes; `thinking` is the time a person took to say yes.
+/// Carries it out as far as it goes; `thinking` is the time a person took to say yes. Where it stands still because a site is
+/// closed, it is taken up when that opens, if that is wanted: `through` all windows.
 pub(super) async fn drive(
     context: &Context,
     situation: Situation,
     work: Work,
     patience: &Patience,
     thinking: Duration,
+    through: bool,
 ) -> anyhow::Result<Exit> {
+    let mut report = one_session(context, situation, work, patience, thinking).await?;
+    while let Some(run) = report.run.clone().filter(|_| through && report.exit() == Exit::NotNow) {
+        let log = Journal::open(&context.journal()).await?.load(&run).await?;
+        // In between, what was going on is over: to be interrupted here is to leave.
+        let mut signals = Signals::new()?;
+        let opened = tokio::select! {
+            opened = window(context, log.state(), true) => Some(opened),
+            () = signals.next() => None,
+        };
+        let Some(opened) = opened else { break };
+        opened?;
+        let situation = situation_of(context, &log, &needed(log.state())).await?;
+        report = one_session(context, situation, Work::Resume(log, false), patience, Duration::ZERO).await?;
+    }
+    match show(context, &report) {
+        Ok(()) => Ok(report.exit()),
+        Err(error) => Err(unreported(&report, error)),
+    }
+}
+
+/// From where it stands until it stands again, or is over.
+async fn one_session(
+    context: &Context,
+    situation: Situation,
+    work: Work,
+    patience: &Patience,
+    thinking: Duration,
+) -> anyhow::Result<Report> {
     let plan = work.plan().clone();
     let more: Vec<_> = match &work {
         Work::Begin(_) => Vec::new(),
@@ -92,10 +124,13 @@ pub(super) async fn drive(
         return Err(error.remedy(resume(&display)).into());
     };
     let report = ended?;
-    let shown = show(context, &report);
-    match display.unprinted().map_or(shown, Err) {
-        Ok(()) => Ok(report.exit()),
-        Err(error) => Err(unreported(&report, error)),
+    match display.unprinted() {
+        None => Ok(report),
+        Some(error) => {
+            // What came of it is told to whoever still listens.
+            let _ = show(context, &report);
+            Err(unreported(&report, error))
+        }
     }
 }
 

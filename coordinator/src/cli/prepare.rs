@@ -110,7 +110,7 @@ impl Situation {
         let by = by(&agents);
         let past = async {
             let journal = Journal::open(&context.journal()).await?;
-            let history = journal.history(&name).await?;
+            let history = journal.history(&name, cluster.servers.keys()).await?;
             Ok::<_, JournalError>((journal, history))
         };
         let (past, (survey, connections)) = tokio::join!(past, survey::take(&agents, &name, &cluster));
@@ -136,8 +136,8 @@ impl Situation {
         let past = async {
             let journal = Journal::open(&context.journal()).await?;
             let mut histories = Vec::new();
-            for name in clusters.keys() {
-                histories.push(journal.history(name).await?);
+            for (name, cluster) in clusters {
+                histories.push(journal.history(name, cluster.servers.keys()).await?);
             }
             Ok::<_, JournalError>((journal, histories))
         };

@@ -42,6 +42,6 @@ impl Restart {
             ..Request::sync()
         };
         let situation = Situation::see(context, self.cluster.as_ref(), &request).await?;
-        begin(context, situation, &request, None, self.yes, &self.patience).await
+        begin(context, situation, &request, None, self.yes, &self.patience, false).await
     }
 }

@@ -27,7 +27,7 @@ Examples:
                                   the newest run there, when the journal of this machine is lost or on another one
   umsid resume --wait-for ums3=4h
                                   ums3 is down until somebody switches it on
-  umsid resume --wait-for-window  the window of a site is closed: goes on when it opens
+  umsid resume --wait-for-window  the window of a site is closed: goes on when it opens, and so at every site
 
 What was begun on a server is taken up, never done twice.")]
 pub(super) struct Resume {
@@ -39,7 +39,7 @@ pub(super) struct Resume {
     /// Wait for a server that does not answer yet, before anything is done; more than one may be named
     #[arg(long, value_name = "SERVER=DURATION")]
     wait_for: Vec<WaitFor>,
-    /// Wait until the window of the servers that come next is open
+    /// Wait until the window of the servers that come next is open, as often as one is closed
     #[arg(long, conflicts_with = "ignore_windows")]
     wait_for_window: bool,
     /// Go on whatever the windows of sites; the journal says so
@@ -95,8 +95,8 @@ impl Resume {
             wait_for(context, &agents, &plan.cluster, servers, &self.wait_for).await?;
         }
         let situation = situation_of(context, &log, &needed(log.state())).await?;
-        drive(context, situation, Work::Resume(log, self.ignore_windows), &self.patience, Duration::ZERO)
-            .await
+        let work = Work::Resume(log, self.ignore_windows);
+        drive(context, situation, work, &self.patience, Duration::ZERO, self.wait_for_window).await
     }
 }
 

@@ -106,7 +106,7 @@ impl Rollback {
             return Ok(Exit::Failed);
         }
         let situation = situation_of(context, &log, &meant.into_iter().collect()).await?;
-        drive(context, situation, Work::TurnBack(log, servers), &self.patience, Duration::ZERO).await
+        drive(context, situation, Work::TurnBack(log, servers), &self.patience, Duration::ZERO, false).await
     }
 }
 

@@ -28,7 +28,8 @@ Examples:
   umsid sync hamburg --only ums3          the others are not restarted
   umsid sync --plan friday.json --yes
   umsid sync hamburg --yes --wait-for-window
-                                          begins when the window of the first server's site opens
+                                          begins when the window of the first server's site opens, and goes on
+                                          when those of the others do
   umsid sync --all --max-clusters 8       every cluster that needs it, eight at a time
 
 The plan is shown first, and you are asked. The first server is done completely and verified before any other is touched;
@@ -57,7 +58,7 @@ pub(super) struct Sync {
     /// Only show the plan
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Wait until the window of the first server is open, and look again then
+    /// Wait until the window of the first server is open, and look again then; wait too for those that are closed on the way
     #[arg(long, requires = "yes", conflicts_with_all = ["ignore_windows", "all"])]
     wait_for_window: bool,
     #[command(flatten)]
@@ -92,7 +93,7 @@ impl Sync {
         if self.dry_run {
             return present(context, &situation, &request, None);
         }
-        begin(context, situation, &request, given, self.yes, &self.patience).await
+        begin(context, situation, &request, given, self.yes, &self.patience, self.wait_for_window).await
     }
 
     async fn several(self, context: &Context) -> anyhow::Result<Exit> {
@@ -132,7 +133,7 @@ fn closed(situation: &Situation, request: &Request) -> Option<(Zoned, String)> {
 }
 
 /// Shows the plan, asks, carries it out: what `sync`, `restart` and `backup` have in common. A plan `given` in a file is
-/// carried out as it is, or not at all.
+/// carried out as it is, or not at all. `through`: windows that are closed on the way are waited for.
 pub(super) async fn begin(
     context: &Context,
     situation: Situation,
@@ -140,6 +141,7 @@ pub(super) async fn begin(
     given: Option<Plan>,
     yes: bool,
     patience: &Patience,
+    through: bool,
 ) -> anyhow::Result<Exit> {
     let _lock = lock(context, &situation.name).await?;
     situation.nobody_in_the_middle(context, request.kind).await?;
@@ -184,7 +186,7 @@ pub(super) async fn begin(
         }
         thinking = since.elapsed();
     }
-    drive(context, situation, Work::Begin(plan), patience, thinking).await
+    drive(context, situation, Work::Begin(plan), patience, thinking, through).await
 }
 
 fn question(plan: &Plan) -> String {

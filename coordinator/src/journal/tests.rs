@@ -237,10 +237,10 @@ async fn history_tells_the_last_main_and_how_long_restarts_took() {
         let result =
             StepResult::Done { ums_ms: 20_001, yields: crate::run::Yield::Nothing, remarks: Vec::new() };
         log.append(&Event::Finished { step: 1, attempt: 1, result }).await.expect("finished");
-        assert_eq!(journal.history(&cluster).await.expect("history").main, None);
+        assert_eq!(journal.history(&cluster, [&first]).await.expect("history").main, None);
         begin_again(&journal).await;
-        let history = journal.history(&cluster).await.expect("history");
-        assert_eq!(history.restarts, [(first, 21)].into());
+        let history = journal.history(&cluster, [&first]).await.expect("history");
+        assert_eq!(history.restarts, [(first.clone(), 21)].into());
         assert_eq!(history.main.expect("from the sync").as_str(), "ums1");
     })
     .await;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use umsid_common::name::ServerName;
 
 use super::{Basis, Kind, Plan, Purpose, Refusal, RefusalKind, Step, What};
-use crate::window::Window;
+use crate::window::{self, Window};
 
 /// What a restore is reckoned with where none is on record, in seconds: what an agent gives it unless told otherwise.
 const RESTORE_S: u64 = 5 * 60;
@@ -18,7 +18,7 @@ const RESTART_S: u64 = 15 * 60;
 /// When one server may be disturbed, and how long that takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hours {
-    /// In any of these, from its beginning to its end.
+    /// In any of these, from its beginning to its end; those that follow each other without a gap are one.
     pub windows: Vec<Window>,
     /// Seconds a restore is reckoned with.
     pub restore_s: u64,
@@ -72,11 +72,10 @@ impl Hours {
 
     /// When something that takes so long may be begun.
     pub fn opening(&self, now: &Zoned, takes: SignedDuration) -> Opening {
-        if self.windows.iter().any(|window| window.fits(now, takes)) {
+        if window::fits(&self.windows, now, takes) {
             return Opening::Now;
         }
-        let next = self.windows.iter().filter_map(|window| window.next_for(now, takes));
-        next.min_by_key(Zoned::timestamp).map_or(Opening::Never, Opening::At)
+        window::next_for(&self.windows, now, takes).map_or(Opening::Never, Opening::At)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Zoned;
 use proptest::prelude::*;
 use umsid_common::digest::Digest;
 use umsid_common::name::ServerName;

@@ -55,10 +55,9 @@ pub(super) async fn await_others(shift: &Shift, state: &State, step: &Step, atte
         return Ok(());
     }
     let id = OperationId { run: shift.run.clone(), step: step.no, attempt };
-    let waiting = waiting_for(state, step.no);
-    let others = state.plan().servers.keys().filter(|other| *other != own && !shift.sighted.is_fresh(other));
+    let others = up(state, step.no).into_iter();
     let mut looks: FuturesUnordered<_> = others
-        .filter(|other| is_up(state, other, &waiting))
+        .filter(|other| *other != own && !shift.sighted.is_fresh(other))
         .map(|other| await_other(shift, own, other, &id))
         .collect();
     while let Some(looked) = looks.next().await {
@@ -176,14 +175,18 @@ fn disturbs(step: &Step, server: &ServerName) -> bool {
     step.what.disturbs() && step.what.server() == Some(server)
 }
 
-/// Whether this run has restarted a server, and what else is to be done to it is among these steps, which wait.
-fn is_up(state: &State, server: &ServerName, waiting: &BTreeSet<u32>) -> bool {
-    let (mut restarted, mut waits) = (false, true);
-    for step in state.steps().filter(|step| disturbs(step, server)) {
-        restarted |= matches!(step.what, What::Restart { .. }) && state.is_done(step.no);
-        waits &= state.is_settled(step.no) || waiting.contains(&step.no);
+/// The servers this run has restarted, where all else that is to be done to them is among the steps that wait for this one.
+fn up(state: &State, no: u32) -> Vec<&ServerName> {
+    let waiting = waiting_for(state, no);
+    let mut servers: BTreeMap<&ServerName, (bool, bool)> = BTreeMap::new();
+    for step in state.steps().filter(|step| step.what.disturbs()) {
+        let Some(server) = step.what.server() else { continue };
+        let (restarted, waits) = servers.entry(server).or_insert((false, true));
+        *restarted |= matches!(step.what, What::Restart { .. }) && state.is_done(step.no);
+        *waits &= state.is_settled(step.no) || waiting.contains(&step.no);
     }
-    restarted && waits
+    let up = servers.into_iter().filter(|(_, (restarted, waits))| *restarted && *waits);
+    up.map(|(server, _)| server).collect()
 }
 
 /// The steps that cannot begin before this one is settled. Each waits only for steps before it.
@@ -224,11 +227,7 @@ mod tests {
 
     fn up_before(request: &Request, step: &What) -> Vec<String> {
         let (state, no) = before(request, step);
-        let servers = state.plan().servers.keys();
-        servers
-            .filter(|server| is_up(&state, server, &waiting_for(&state, no)))
-            .map(ToString::to_string)
-            .collect()
+        up(&state, no).into_iter().map(ToString::to_string).collect()
     }
 
     #[test]

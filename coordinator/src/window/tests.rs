@@ -31,9 +31,11 @@ fn it_is_open_from_its_beginning_until_just_before_its_end() {
         assert_eq!(sunday.room(&berlin(time)), room, "{time}");
     }
     let now = berlin("2026-11-29T02:30");
-    assert!(sunday.fits(&now, SignedDuration::from_mins(90)));
-    assert!(!sunday.fits(&now, SignedDuration::from_mins(91)));
-    assert!(!sunday.fits(&berlin("2026-11-29T05:00"), SignedDuration::ZERO));
+    let fits =
+        |now: &Zoned, minutes| fits(&[window("Sun 02:00-04:00")], now, SignedDuration::from_mins(minutes));
+    assert!(fits(&now, 90));
+    assert!(!fits(&now, 91));
+    assert!(!fits(&berlin("2026-11-29T05:00"), 0));
 }
 
 #[test]
@@ -59,6 +61,22 @@ fn windows_that_touch_are_one() {
     assert_eq!(weekend.room(&berlin("2026-11-30T00:00")), None);
     let always = window("daily 00:00-24:00").room(&berlin("2026-11-28T12:00")).unwrap();
     assert!(always > SignedDuration::from_hours(7 * 24), "{always}");
+}
+
+#[test]
+fn those_of_a_list_that_touch_are_one() {
+    let list = ["Sun 02:00-04:00", "Sat 22:00-24:00", "Sun 00:00-02:00", "Sun 05:00-06:00"].map(window);
+    // From Saturday at ten in the evening until Sunday at four.
+    assert_eq!(room(&list, &berlin("2026-11-28T23:00")), minutes(300));
+    assert_eq!(room(&list, &berlin("2026-11-29T04:30")), None);
+    let next = |now, hours| next_for(&list, &berlin(now), SignedDuration::from_hours(hours));
+    assert_eq!(next("2026-11-27T12:00", 6), Some(berlin("2026-11-28T22:00")));
+    assert_eq!(next("2026-11-29T00:30", 4), Some(berlin("2026-12-05T22:00")));
+    assert_eq!(next("2026-11-29T04:30", 1), Some(berlin("2026-11-29T05:00")));
+    assert_eq!(next("2026-11-27T12:00", 7), None);
+    // Whatever clock each of them is read off: in winter Berlin's is an hour ahead.
+    let zones = ["Sun 02:00-04:00 Europe/Berlin", "Sun 03:00-05:00 UTC"].map(window);
+    assert_eq!(room(&zones, &at("2026-11-29T01:00[UTC]")), minutes(240));
 }
 
 #[test]

@@ -490,6 +490,31 @@ fn a_synchronization_that_fails_is_told_and_not_begun_again() {
 }
 
 #[test]
+fn what_the_window_of_a_site_refuses_is_no_attempt() {
+    let place = Place::broken(&["ums2"]);
+    let hook = Hook::new(&[]);
+    let config = place.dir.path().join("watch.toml");
+    let once = ["watch", "--once", "--config", config.to_str().unwrap()];
+    private(&config, &format!("[[webhook]]\nname = \"ops\"\nurl = \"{}\"\n{}", hook.url(), rule(true)));
+    let inventory = place.state().join("inventory.toml");
+    let text = std::fs::read_to_string(&inventory).unwrap();
+    private(&inventory, &format!("{text}\n[clusters.{CLUSTER}.sites.site2]\nwindow = \"{}\"\n", closed()));
+    for _ in 0..2 {
+        place.umsid(&once).exits(0);
+    }
+    place.umsid(&once).exits(0).says("not synchronized: ums2: step").says("has room for that from");
+    let runs = place.umsid(&["runs", "-o", "json"]).exits(0).json();
+    assert_eq!(runs["runs"].as_array().unwrap().len(), 0, "{runs}");
+
+    private(&inventory, &text);
+    place.umsid(&once).exits(0);
+    place.is_well();
+    hook.until("the synchronization", |notice| notice["event"] == "synchronized");
+    let failed = hook.notices().into_iter().filter(|notice| notice["event"] == "sync-failed");
+    assert_eq!(failed.count(), 0, "nobody need look");
+}
+
+#[test]
 fn told_to_end_it_halts_a_synchronization_as_ctrl_c_does() {
     let place = Place::broken(&["ums2", "ums3"]);
     place.lab.set("ums3", "restore_delay_ms", "1000").unwrap();

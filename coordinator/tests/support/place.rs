@@ -43,6 +43,8 @@ pub(crate) struct Place {
     agents: RefCell<BTreeMap<String, Agent>>,
     /// The administrator's machine: `state/` is the state directory.
     pub(crate) dir: TempDir,
+    /// The database of PostgreSQL that its state is in; `None`: it is in files.
+    database: Option<String>,
 }
 
 /// How a place is to be.
@@ -96,7 +98,7 @@ impl Place {
     pub(crate) fn with(wanted: Wanted) -> Self {
         let Wanted { lab, ums, agents, hosts, state } = wanted;
         let lab = Lab::up(&lab).unwrap();
-        let place = Self { lab, agents: RefCell::default(), dir: scratch() };
+        let mut place = Self { lab, agents: RefCell::default(), dir: scratch(), database: None };
         place.begin_state(state);
         for server in place.lab.servers().to_vec() {
             place.configure(&server, &ums, hosts.get(&server.name));
@@ -108,13 +110,23 @@ impl Place {
     }
 
     /// In files, or in a database: one of its own where the whole program is to run with that.
-    fn begin_state(&self, url: Option<String>) {
+    fn begin_state(&mut self, url: Option<String>) {
         let url = url.or_else(|| {
             std::env::var_os(IN_POSTGRESQL)?;
-            Some(umsid_testkit::PostgresServer::shared().expect("PostgreSQL is there").database())
+            let url = postgresql().database();
+            self.database = url.rsplit_once('/').map(|(_, name)| name.to_owned());
+            Some(url)
         });
         let shared = url.iter().flat_map(|url| ["--state", url]);
         self.umsid(&["init", "--name", "test"].into_iter().chain(shared).collect::<Vec<_>>()).exits(0);
+    }
+
+    /// All that is on record of runs is gone for good: here, or in the database of all administrators.
+    pub(crate) fn lose_journal(&self) {
+        match &self.database {
+            Some(database) => drop(postgresql().sql(database, "TRUNCATE events, runs")),
+            None => lose_journal(&self.state()),
+        }
     }
 
     /// Enrols and starts the agent of every server.
@@ -670,6 +682,12 @@ impl Begun {
         self.child.id()
     }
 
+    /// SIGINT, as Ctrl-C sends it.
+    #[cfg(unix)]
+    pub(crate) fn interrupt(&self) {
+        interrupt(&self.child);
+    }
+
     /// Whether it has ended, and how.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
@@ -689,6 +707,24 @@ impl Drop for Begun {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn postgresql() -> &'static umsid_testkit::PostgresServer {
+    umsid_testkit::PostgresServer::shared().expect("PostgreSQL is there")
+}
+
+/// What is in the journal of this state directory is gone for good.
+pub(crate) fn lose_journal(state: &Path) {
+    for file in ["state.db", "state.db-wal", "state.db-shm"] {
+        // After a clean end the database is one file.
+        let _ = std::fs::remove_file(state.join(file));
+    }
+}
+
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a process id"), rustix::process::Signal::INT).unwrap();
 }
 
 /// An `umsid` at work, watched by its events.
@@ -781,8 +817,7 @@ impl Watched {
     /// SIGINT, as Ctrl-C sends it.
     #[cfg(unix)]
     pub(crate) fn interrupt(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a process id"), rustix::process::Signal::INT).unwrap();
+        interrupt(&self.child);
     }
 
     /// Waits for its end; the last event must be the report, and is given.

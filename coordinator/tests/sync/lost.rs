@@ -9,20 +9,12 @@ use umsid_common::durable::{self, Access};
 use umsid_common::name::Identity;
 use umsid_common::tls::Files;
 
-use crate::place::{CLUSTER, Place, Ran};
+use crate::place::{CLUSTER, Place, Ran, lose_journal};
 use crate::refusals::copy;
 
 const SYNC: [&str; 5] = ["sync", CLUSTER, "--yes", "--settle", "0"];
 const RESUME: [&str; 3] = ["resume", "--from-agents", CLUSTER];
 const SERVERS: [&str; 3] = ["ums1", "ums2", "ums3"];
-
-/// What is in the journal is gone for good.
-fn lose_journal(state: &Path) {
-    for file in ["state.db", "state.db-wal", "state.db-shm"] {
-        // After a clean end the database is one file.
-        let _ = std::fs::remove_file(state.join(file));
-    }
-}
 
 /// Another administrator's machine: the same authority and inventory, a certificate of its own, no journal.
 fn another_machine(place: &Place) -> PathBuf {
@@ -68,7 +60,7 @@ fn lost_at(what: &str, is_it: impl Fn(&Value) -> bool) {
     umsid.until(what, is_it);
     let run = run_of(&umsid.seen);
     umsid.kill();
-    lose_journal(&place.state());
+    place.lose_journal();
     place.umsid(&["resume"]).exits(2).says("there is no run to resume");
 
     let resumed = place.umsid(&[&RESUME[..], &["-o", "json"]].concat()).exits(0);
@@ -126,7 +118,7 @@ fn lost_on_the_way_back_it_goes_on_back() {
     place.lab.set("ums3", "start", "normal").unwrap();
     umsid.until("the way back to begin", begun("restore-own", "ums3"));
     umsid.kill();
-    lose_journal(&place.state());
+    place.lose_journal();
     place.umsid(&RESUME).exits(1).shows("rolled back");
     assert_eq!([place.fingerprint("ums2"), place.fingerprint("ums3")], own);
     assert_eq!(place.calls("ums3", "licensing restore"), 2, "there and back, each once");
@@ -220,7 +212,7 @@ fn nothing_happened(place: &Place, ran: impl FnOnce() -> Ran) -> Ran {
 #[test]
 fn no_copy_no_answer_and_a_damaged_copy_are_three_answers() {
     let place = halted();
-    lose_journal(&place.state());
+    place.lose_journal();
     let kept: Vec<(PathBuf, String)> = SERVERS
         .map(|server| copy_on(&place, server))
         .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
@@ -272,7 +264,7 @@ fn no_copy_no_answer_and_a_damaged_copy_are_three_answers() {
 #[test]
 fn copies_torn_everywhere_are_a_beginning_and_enough() {
     let place = halted();
-    lose_journal(&place.state());
+    place.lose_journal();
     for server in SERVERS {
         tamper(&place, server, |text| {
             let half = text.lines().count() / 2;
@@ -294,7 +286,7 @@ fn copies_torn_everywhere_are_a_beginning_and_enough() {
 #[test]
 fn a_journal_that_an_agent_made_up_is_not_taken() {
     let place = halted();
-    lose_journal(&place.state());
+    place.lose_journal();
     for server in SERVERS {
         tamper(&place, server, |text| {
             let mut link = chain::genesis();
@@ -337,7 +329,7 @@ fn two_journals_of_one_run_are_refused_and_both_shown() {
     here.says("two journals of this run").says("that of this machine has").says("that of ums1 has");
     nothing_happened(&place, || place.umsid(&["resume"])).exits(8).says("was taken up elsewhere");
     // One agent against another.
-    lose_journal(&place.state());
+    place.lose_journal();
     tamper(&place, "ums1", |_| other);
     let there = nothing_happened(&place, || place.umsid(&RESUME)).exits(8);
     there.says("two journals of this run").says("that of ums1 has").says("that of ums2 has");
@@ -378,7 +370,7 @@ fn a_look_whose_result_was_lost_does_not_take_a_restored_server_for_one_in_sync_
     let looks_at = |step: &&Value| step["what"]["do"] == "recheck" && step["what"]["server"] == "ums3";
     let look =
         shown["plan"]["steps"].as_array().unwrap().iter().find(looks_at).expect("a look")["no"].clone();
-    lose_journal(&place.state());
+    place.lose_journal();
     for server in SERVERS {
         tamper(&place, server, |text| {
             let event = |line: &str| -> Value {

@@ -24,9 +24,13 @@ takes = \"10min\"
 const SYNC: [&str; 7] = ["sync", CLUSTER, "--yes", "--settle", "0", "--restart", "restored"];
 
 fn place() -> Place {
+    place_with(SITES)
+}
+
+fn place_with(sites: &str) -> Place {
     let place = Place::broken(&["ums2", "ums3"]);
     let path = place.state().join("inventory.toml");
-    let text = std::fs::read_to_string(&path).unwrap() + SITES;
+    let text = std::fs::read_to_string(&path).unwrap() + sites;
     if std::env::var_os(IN_POSTGRESQL).is_none() {
         durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
         return place;
@@ -93,14 +97,7 @@ fn nothing_is_begun_outside_of_a_window_or_too_late_in_it() {
 #[test]
 fn it_halts_before_a_site_that_is_closed_and_goes_on_when_that_opens() {
     let place = place();
-    let mut waiting = begun(&place, "11:59:58", &[&SYNC[..], &["--wait-for-window"]].concat());
-    wait_for_blocking("the end of it", SOON, || waiting.ended());
-    let ran = waiting
-        .said()
-        .exits(9)
-        .says("waiting for a window since ")
-        .says("--wait-for-window")
-        .says("14:00 LAB");
+    let ran = at(&place, "12:10:00", &SYNC).exits(9).says("--wait-for-window").says("14:00 LAB");
     assert!(ran.out.contains("halted after"), "{}", ran.out);
     assert_eq!(
         (place.states()["ums3"].as_str(), place.states()["ums2"].as_str()),
@@ -122,6 +119,41 @@ fn it_halts_before_a_site_that_is_closed_and_goes_on_when_that_opens() {
     assert!(said.contains("13:59 LAB until") && said.contains("14:00 LAB: ums2: step"), "{said}");
     wait_for_blocking("the end of it", SOON, || waiting.ended());
     waiting.said().exits(0);
+    place.is_well();
+}
+
+#[test]
+fn one_command_waits_for_every_window_on_the_way() {
+    let place = place_with(&SITES.replace("14:00-15:00", "12:01-13:00").replace("10min", "1s"));
+    let mut waiting = begun(&place, "12:00:40", &[&SYNC[..], &["--wait-for-window"]].concat());
+    wait_for_blocking("the end of it", SOON, || waiting.ended());
+    let said = waiting.said().exits(0).says("12:01 LAB: ums2: step");
+    // What came of it is told once, at the end.
+    assert!(
+        !said.out.contains("halted after") && !said.err.contains("umsid resume"),
+        "{}{}",
+        said.out,
+        said.err
+    );
+    place.is_well();
+}
+
+#[test]
+fn a_run_that_waits_for_a_window_on_the_way_can_be_interrupted() {
+    let place = place();
+    let mut waiting = begun(&place, "11:59:58", &[&SYNC[..], &["--wait-for-window"]].concat());
+    wait_for_blocking("the first and the second wait", SOON, || {
+        let said = waiting.said().err;
+        let waits = said.lines().filter(|line| line.contains("waiting for a window since"));
+        let both =
+            waits.zip(["12:00 LAB: ums3", "14:00 LAB: ums2"]).filter(|(line, what)| line.contains(what));
+        (both.count() == 2).then_some(())
+    });
+    waiting.interrupt();
+    wait_for_blocking("the end of it", SOON, || waiting.ended());
+    let said = waiting.said().exits(9).says("umsid resume");
+    assert!(said.out.contains("halted after"), "{}", said.out);
+    at(&place, "14:10:00", &["resume"]).exits(0);
     place.is_well();
 }
 

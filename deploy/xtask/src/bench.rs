@@ -16,6 +16,7 @@ mod footprint;
 mod journal;
 mod line;
 mod peers;
+mod salt;
 mod samples;
 mod stage;
 mod status;

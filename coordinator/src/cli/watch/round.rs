@@ -93,43 +93,69 @@ impl Watcher<'_> {
         if !eyes.may_change() || self.context.stop.is_cancelled() {
             return;
         }
-        remembered.tried = Some(Timestamp::now());
+        let before = remembered.tried.replace(Timestamp::now());
         if let Err(error) = self.book.remember(cluster, remembered, None, &Default::default()) {
             tracing::error!(%cluster, "not synchronized, for that cannot be recorded: {:#}", anyhow::Error::new(error));
             return;
         }
         self.context.out.say(format_args!("{cluster}: synchronizing, as `umsid sync {cluster} --yes` does"));
         let outcome = sync(self.context, cluster, rule).await;
-        if let Err(why) = &outcome {
+        if let Err(Unsynchronized { why, .. }) = &outcome {
             self.context.out.say(format_args!("{cluster}: not synchronized: {why}"));
         }
-        let remembered = self.book.remembered(cluster);
-        let notice = Notice::of_sync(cluster, remembered.told(), &outcome, &self.from);
-        if let Err(error) = self.book.remember(cluster, remembered, Some(notice), &setup.post.names()) {
+        let mut remembered = self.book.remembered(cluster);
+        let notice = match outcome {
+            // Nothing was begun: that is no attempt, and nobody need look.
+            Err(Unsynchronized { closed: true, .. }) => {
+                remembered.tried = before;
+                None
+            }
+            outcome => {
+                let outcome = outcome.map_err(|not| not.why);
+                Some(Notice::of_sync(cluster, remembered.told(), &outcome, &self.from))
+            }
+        };
+        if let Err(error) = self.book.remember(cluster, remembered, notice, &setup.post.names()) {
             tracing::error!(%cluster, "{:#}", anyhow::Error::new(error));
         }
     }
 }
 
+/// Why a cluster was not synchronized.
+struct Unsynchronized {
+    why: String,
+    /// It was not begun, because the window of a site is closed.
+    closed: bool,
+}
+
+impl From<String> for Unsynchronized {
+    fn from(why: String) -> Self {
+        Self { why, closed: false }
+    }
+}
+
 /// By the command itself, as if a person had typed it: there is no second way.
-async fn sync(context: &Context, cluster: &ClusterName, rule: &Rule) -> Result<(), String> {
+async fn sync(context: &Context, cluster: &ClusterName, rule: &Rule) -> Result<(), Unsynchronized> {
     let (batch, settle) = (rule.batch.to_string(), rule.settle.as_secs().to_string());
     let line = ["umsid", "sync", cluster.as_str(), "--yes", "--batch", &batch, "--settle", &settle];
     let ended = match Umsid::try_parse_from(line) {
         Ok(Umsid { command: Command::Sync(sync), .. }) => Box::pin(sync.run(context)).await,
-        Ok(_) => return Err("the command is not what it should be".to_owned()),
-        Err(error) => return Err(error.to_string()),
+        Ok(_) => return Err("the command is not what it should be".to_owned().into()),
+        Err(error) => return Err(error.to_string().into()),
     };
     match ended {
         Ok(Exit::Success) => Ok(()),
         Ok(exit) => {
             let meaning = exit::TABLE.iter().find(|(other, _)| *other == exit).map(|(_, meaning)| *meaning);
-            Err(meaning.unwrap_or_default().to_owned())
+            Err(meaning.unwrap_or_default().to_owned().into())
         }
-        Err(error) => Err(match exit::remedy(&error) {
-            Some(remedy) => format!("{error:#} (what to do: {remedy})"),
-            None => format!("{error:#}"),
-        }),
+        Err(error) => {
+            let why = match exit::remedy(&error) {
+                Some(remedy) => format!("{error:#} (what to do: {remedy})"),
+                None => format!("{error:#}"),
+            };
+            Err(Unsynchronized { why, closed: exit::of(&error) == Exit::NotNow })
+        }
     }
 }
 

@@ -49,6 +49,15 @@ fn of_several_windows_the_first_that_is_long_enough_counts() {
 }
 
 #[test]
+fn what_no_window_has_room_for_two_that_touch_may_have() {
+    let night = hours(&["Sat 22:00-24:00", "Sun 00:00-03:00"]);
+    assert_eq!(opens(&night, "2026-11-27T12:00", 300), "2026-11-28 22:00");
+    assert_eq!(opens(&night, "2026-11-28T23:30", 180), "now");
+    assert_eq!(opens(&night, "2026-11-28T23:30", 211), "2026-12-05 22:00");
+    assert_eq!(opens(&night, "2026-11-28T23:30", 301), "never");
+}
+
+#[test]
 fn on_the_days_the_clock_is_changed_a_window_is_as_long_as_it_is() {
     let early = hours(&["Sun 01:30-03:30"]);
     // On 2027-03-28 it is an hour long: the clock goes from 02:00 to 03:00.

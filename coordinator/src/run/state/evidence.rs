@@ -61,8 +61,7 @@ impl State {
 
     /// Whether a look found this target in sync before anything was restored on it.
     pub fn in_sync_already(&self, server: &ServerName) -> bool {
-        let yields = self.yielded(|what| matches!(what, What::Recheck { server: other } if other == server));
-        matches!(yields, Some(Yield::InSyncAlready))
+        self.in_sync.contains(server)
     }
 
     /// The targets something is still to be restored on.

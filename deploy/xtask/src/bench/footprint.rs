@@ -1,4 +1,4 @@
-//! What an agent costs the server it stands on, beside an sshd.
+//! What an agent costs the server it stands on, beside an sshd and a minion of Salt.
 
 use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
@@ -7,21 +7,33 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::salt::Salt;
 use super::samples::{find, rounded};
-use super::stage::{Wanted, memory};
+use super::stage::{Wanted, memory, memory_in};
 use super::{Bed, Figure, Samples, Stage};
 use crate::files;
-use crate::program::{Program, free_port};
+use crate::program::{Program, free_port, talk};
 
 /// How long a program is watched that has nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// What a program does after its start is over after so long.
+const SETTLED: Duration = Duration::from_secs(2);
+
 const WHAT: &str = "agent";
+const SIZE: &str = "size of the program";
+const READY: &str = "from its start until it is ready";
+const MEMORY: &str = "memory, idle";
+const WAKES: &str = "wake-ups, idle";
+
+fn samples(what: &str, who: &str, unit: &str) -> Samples {
+    Samples::new(format!("{WHAT}: {what}"), who, unit)
+}
 
 pub(super) fn measure(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
     let sized = |who: &str, path: &Path| -> anyhow::Result<Samples> {
         let bytes = std::fs::metadata(path)?.len();
-        let mut samples = Samples::new(format!("{WHAT}: size of the program"), who, "MB");
+        let mut samples = samples(SIZE, who, "MB");
         samples.values.push(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) / 1e6);
         Ok(samples)
     };
@@ -39,15 +51,10 @@ pub(super) fn measure(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
     let config = dir.join("agent.toml");
     let text = format!("listen = \"127.0.0.1:{}\"\nstate_dir = \"{}\"\n", free_port()?, dir.display());
     files::write(&config, 0o600, text.as_bytes())?;
-    let [mut ready, mut idle, mut wakes] = [
-        Samples::new(format!("{WHAT}: from its start until it is ready"), "umsid-agent", "ms"),
-        Samples::new(format!("{WHAT}: memory, idle"), "umsid-agent", "MiB"),
-        Samples::new(format!("{WHAT}: wake-ups, idle"), "umsid-agent", "/s"),
-    ];
-    let [mut sshd_idle, mut sshd_wakes] = [
-        Samples::new(format!("{WHAT}: memory, idle"), "sshd", "MiB"),
-        Samples::new(format!("{WHAT}: wake-ups, idle"), "sshd", "/s"),
-    ];
+    let [mut ready, mut idle, mut wakes] = [(READY, "ms"), (MEMORY, "MiB"), (WAKES, "/s")]
+        .map(|(what, unit)| samples(what, "umsid-agent", unit));
+    let [mut sshd_idle, mut sshd_wakes] =
+        [(MEMORY, "MiB"), (WAKES, "/s")].map(|(what, unit)| samples(what, "sshd", unit));
     for _ in 0..bed.runs {
         // What is told is the agent's start, not the disk's: these machines take idle programs' memory away within seconds.
         Program::new(&agent).args(["--version"]).read_quietly()?;
@@ -68,20 +75,11 @@ pub(super) fn measure(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
                 }
             }
             ready.values.push(begun.elapsed().as_secs_f64() * 1000.0);
-            // What it does after its start is over when it sleeps.
-            std::thread::sleep(Duration::from_secs(2));
-            let watch = |pid: u32| {
-                let before = switches(pid);
-                std::thread::sleep(if bed.quick { Duration::from_secs(1) } else { IDLE });
-                let idle = if bed.quick { 1.0 } else { IDLE.as_secs_f64() };
-                (memory(pid, "VmRSS:"), (switches(pid) - before) / idle)
-            };
-            let (rss, woken) = watch(child.id());
-            idle.values.push(rss);
-            wakes.values.push(woken);
-            let (rss, woken) = watch(bed.peers.sshd());
-            sshd_idle.values.push(rss);
-            sshd_wakes.values.push(woken);
+            std::thread::sleep(SETTLED);
+            wakes.values.push(woken(bed, &[child.id()]));
+            idle.values.push(memory(child.id(), "VmRSS:"));
+            sshd_wakes.values.push(woken(bed, &[bed.peers.sshd()]));
+            sshd_idle.values.push(memory(bed.peers.sshd(), "VmRSS:"));
             anyhow::Ok(())
         })();
         child.kill()?;
@@ -89,7 +87,37 @@ pub(super) fn measure(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
         watched?;
     }
     all.extend([ready, idle, wakes, sshd_idle, sshd_wakes]);
+    match minion(bed) {
+        Ok(minion) => all.extend(minion),
+        Err(error) => talk(&format!("no minion of Salt to measure beside: {error:#}")),
+    }
     Ok(all)
+}
+
+/// The same of a minion of Salt, for whom a part of what its processes share counts with each.
+fn minion(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
+    let salt = Salt::up(bed)?;
+    let [mut size, mut ready, mut idle, mut wakes] =
+        [(SIZE, "MB"), (READY, "ms"), (MEMORY, "MiB"), (WAKES, "/s")]
+            .map(|(what, unit)| samples(what, "salt-minion", unit));
+    size.values.push(salt.size()? / 1e6);
+    for _ in 0..bed.runs {
+        let minion = salt.minion()?;
+        ready.values.push(minion.ready.as_secs_f64() * 1000.0);
+        std::thread::sleep(SETTLED);
+        let processes = minion.processes();
+        wakes.values.push(woken(bed, &processes));
+        idle.values.push(processes.iter().map(|pid| memory_in(*pid, "smaps_rollup", "Pss:")).sum());
+    }
+    Ok(vec![size, ready, idle, wakes])
+}
+
+/// How often these processes wake up in a second while nobody wants anything of them.
+fn woken(bed: &Bed, processes: &[u32]) -> f64 {
+    let all = || processes.iter().map(|pid| switches(*pid)).sum::<f64>();
+    let (before, watched) = (all(), if bed.quick { Duration::from_secs(1) } else { IDLE });
+    std::thread::sleep(watched);
+    (all() - before) / watched.as_secs_f64()
 }
 
 /// How often the threads of a process have given way by themselves so far.
@@ -111,17 +139,24 @@ fn switches(pid: u32) -> f64 {
 
 pub(super) fn figures(samples: &[Samples]) -> Vec<Figure> {
     let limits = [
-        ("size of the program", 6.0, "MB"),
-        ("from its start until it is ready", 30.0, "ms"),
-        ("memory, idle", 10.0, "MiB"),
+        (SIZE, Some(6.0), "MB"),
+        (READY, Some(30.0), "ms"),
+        (MEMORY, Some(10.0), "MiB"),
+        (WAKES, None, "/s"),
     ];
     let mut figures = Vec::new();
     for (what, most, unit) in limits {
         let what = format!("{WHAT}: {what}");
         let Some(agent) = find(samples, &what, "umsid-agent") else { continue };
-        let peer = find(samples, &what, "sshd");
-        let peer = peer.map_or_else(String::new, |sshd| format!(" (sshd {} {unit})", rounded(sshd.median())));
-        figures.push(Figure::at_most(format!("{what}{peer}"), agent.median(), most, unit));
+        let peers = ["sshd", "salt-minion"].into_iter().filter_map(|who| {
+            find(samples, &what, who).map(|peer| format!("{who} {}", rounded(peer.median())))
+        });
+        let peers = peers.collect::<Vec<_>>().join(", ");
+        let what = if peers.is_empty() { what } else { format!("{what} ({peers} {unit})") };
+        figures.push(match most {
+            Some(most) => Figure::at_most(what, agent.median(), most, unit),
+            None => Figure::told(what, format!("{} {unit}", rounded(agent.median()))),
+        });
     }
     figures
 }

@@ -34,6 +34,12 @@ impl Peers {
         }
         files::make_room(&dir.join("x"))?;
         files::set_mode(&dir, 0o700)?;
+        let remote = dir.join("remote");
+        files::make_room(&remote.join("x"))?;
+        // As our servers have it: what each host writes has a place of its own on the disk, where its file system knows how.
+        for dir in [&dir, &remote] {
+            drop(Program::new(Path::new("chattr")).args(["+T"]).args([dir]).read_quietly());
+        }
         for key in ["host", "id"] {
             let keygen = Program::new(Path::new("ssh-keygen"));
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).args([dir.join(key)]).read_quietly()?;
@@ -104,9 +110,11 @@ impl Peers {
             for (name, _, variables) in hosts.iter().filter(|(_, groups, _)| groups.contains(&group)) {
                 let _ = writeln!(
                     text,
-                    "{name} ansible_host=127.0.0.1 ansible_port={} ansible_user=root ansible_ssh_private_key_file={} {variables}",
+                    "{name} ansible_host=127.0.0.1 ansible_port={} ansible_user=root ansible_ssh_private_key_file={} \
+                     ansible_remote_tmp={} {variables}",
                     self.port,
-                    self.dir.join("id").display()
+                    self.dir.join("id").display(),
+                    self.dir.join("remote").join(name).display()
                 );
             }
         }

@@ -133,7 +133,12 @@ impl Drop for Stage<'_> {
 
 /// A process's memory by this line of its status, MiB; 0 if it is gone.
 pub(super) fn memory(pid: u32, line: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    memory_in(pid, "status", line)
+}
+
+/// The same by a line of another file the kernel has of it.
+pub(super) fn memory_in(pid: u32, file: &str, line: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let found = status.lines().find_map(|text| text.strip_prefix(line));
     found.and_then(|text| text.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or_default()
         / 1024.0
