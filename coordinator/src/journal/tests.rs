@@ -242,6 +242,12 @@ async fn history_tells_the_last_main_and_how_long_restarts_took() {
         let history = journal.history(&cluster, [&first]).await.expect("history");
         assert_eq!(history.restarts, [(first.clone(), 21)].into());
         assert_eq!(history.main.expect("from the sync").as_str(), "ums1");
+        // A newer run that tells less hides nothing.
+        let newest = begun(plan(&request));
+        journal.begin(&RunId::new(Timestamp::now()), &newest).await.expect("begun");
+        let history = journal.history(&cluster, [&first]).await.expect("history");
+        assert_eq!(history.restarts, [(first.clone(), 21)].into());
+        assert_eq!(history.main.expect("from the sync").as_str(), "ums1");
     })
     .await;
 }
