@@ -27,10 +27,11 @@ use peers::Peers;
 use samples::{Figure, Samples};
 use stage::Stage;
 
-/// Measure umsid beside Ansible, scp and sshd, and draw it
+/// Measure umsid beside Ansible, scp, sshd and a minion of Salt, and draw it
 #[derive(Args)]
 #[command(after_help = "\
-It needs root on Debian; what is missing is installed: an sshd of its own on loopback, ansible-core from PyPI, optimised programs.
+It needs root on Debian; what is missing is installed: an sshd of its own on loopback, ansible-core and salt from PyPI,
+optimised programs.
 Every figure is taken in turns with its peer and told as the median; target/bench/results.json has every sample. What is left out with
 --only stays there as it was measured before, with the day and the command of then.")]
 pub(crate) struct Bench {
@@ -58,6 +59,8 @@ enum Kind {
     Jvm,
     Status,
     Transfer,
+    /// Transfers to several at once
+    Fan,
     /// A transfer over a long line
     Line,
     Footprint,
@@ -67,11 +70,12 @@ enum Kind {
 /// What is measured: which, what it is called, how, and what is told of it.
 type Part = (Kind, &'static str, fn(&Bed) -> anyhow::Result<Vec<Samples>>, fn(&[Samples]) -> Vec<Figure>);
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     (Kind::Sync, "sync", sync::measure, sync::figures),
     (Kind::Jvm, "sync with a JVM's delays", sync::measure_slow, sync::figures),
     (Kind::Status, "status", status::measure, status::figures),
     (Kind::Transfer, "transfer", transfer::measure, transfer::figures),
+    (Kind::Fan, "transfer to several", transfer::measure_fan, transfer::figures_of_fan),
     (Kind::Line, "long lines", line::measure, line::figures),
     (Kind::Footprint, "footprint", footprint::measure, footprint::figures),
     (Kind::Journal, "journal", journal::measure, journal::figures),
@@ -147,7 +151,9 @@ impl Bench {
             machine: machine()?,
         };
         let kept = dir.join("results.json");
-        let mut results = Results::load(&kept)?;
+        // What was measured before is in the project, in a fresh checkout there only.
+        let published = root().join("deploy/bench/results.json");
+        let mut results = Results::load(if kept.exists() { &kept } else { &published })?;
         for (kind, name, measure, _) in PARTS {
             if !self.only.is_empty() && !self.only.contains(&kind) {
                 continue;
@@ -167,9 +173,8 @@ impl Bench {
         let table = results.table();
         talk(&table);
         if self.publish {
-            let home = root().join("deploy/bench");
-            files::write(&home.join("results.json"), 0o644, &json)?;
-            files::write(&home.join("overhead.svg"), 0o644, picture.as_bytes())?;
+            files::write(&published, 0o644, &json)?;
+            files::write(&published.with_file_name("overhead.svg"), 0o644, picture.as_bytes())?;
             publish(&root().join("README.md"), &table)?;
         }
         talk(&format!("[{:>5} s] every sample is in {}", begun.elapsed().as_secs(), kept.display()));

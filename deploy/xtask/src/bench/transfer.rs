@@ -53,7 +53,13 @@ pub(super) fn measure(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
         }
         all.extend([umsid, whole, scp, ansible]);
     }
-    let (size, bytes) = sizes[sizes.len() - 1];
+    Ok(all)
+}
+
+/// To several at once: the source is read once, and what passes through umsid is bounded.
+pub(super) fn measure_fan(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
+    let mut all = Vec::new();
+    let (size, bytes) = if bed.quick { SIZES[1] } else { SIZES[SIZES.len() - 1] };
     for targets in FANS {
         let wanted = Wanted {
             clusters: 1,
@@ -110,6 +116,11 @@ pub(super) fn figures(samples: &[Samples]) -> Vec<Figure> {
             format!("{} s, scp -3 with sha256sum {} s", rounded(umsid.median()), rounded(scp.median()));
         figures.push(Figure::times(name(size), scp.median() / umsid.median(), least, &both));
     }
+    figures
+}
+
+pub(super) fn figures_of_fan(samples: &[Samples]) -> Vec<Figure> {
+    let mut figures = Vec::new();
     for (size, targets) in SIZES.iter().flat_map(|(size, _)| FANS.map(|targets| (size, targets))) {
         if let Some(memory) = find(samples, &fan(size, targets), "umsid's memory") {
             let what = format!("umsid's memory at its largest, {size} to {targets}");
