@@ -138,6 +138,7 @@ fn one_command_waits_for_every_window_on_the_way() {
     place.is_well();
 }
 
+#[cfg(unix)]
 #[test]
 fn a_run_that_waits_for_a_window_on_the_way_can_be_interrupted() {
     let place = place();
