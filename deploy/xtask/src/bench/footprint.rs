@@ -101,8 +101,8 @@ fn minion(bed: &Bed) -> anyhow::Result<Vec<Samples>> {
         [(SIZE, "MB"), (READY, "ms"), (MEMORY, "MiB"), (WAKES, "/s")]
             .map(|(what, unit)| samples(what, "salt-minion", unit));
     size.values.push(salt.size()? / 1e6);
-    for _ in 0..bed.runs {
-        let minion = salt.minion()?;
+    for number in 0..bed.runs {
+        let minion = salt.minion(number)?;
         ready.values.push(minion.ready.as_secs_f64() * 1000.0);
         std::thread::sleep(SETTLED);
         let processes = minion.processes();

@@ -97,16 +97,16 @@ impl Salt {
         Ok(said.split_whitespace().next().unwrap_or_default().parse()?)
     }
 
-    /// Starts a minion; it is there when this returns.
-    pub(super) fn minion(&self) -> anyhow::Result<Minion> {
-        let (own, log) = (self.dir.join("minion.d"), self.dir.join("minion.log"));
+    /// Starts a minion; it is there when this returns. Each has another `number` and a directory of its own: one that finds the mark
+    /// of another that was ended takes it for alive.
+    pub(super) fn minion(&self, number: usize) -> anyhow::Result<Minion> {
+        let [own, log] = ["d", "log"].map(|kind| self.dir.join(format!("minion-{number}.{kind}")));
         let config = format!(
-            "master: 127.0.0.1\n{}root_dir: {1}\npki_dir: {1}/pki\nid: bench\nlog_level: info\n",
+            "master: 127.0.0.1\n{}root_dir: {1}\npki_dir: {1}/pki\nid: bench{number}\nlog_level: info\n",
             self.ports,
             own.display()
         );
         files::write(&own.join("minion"), 0o600, config.as_bytes())?;
-        drop(std::fs::remove_file(&log));
         let begun = Instant::now();
         let minion = Program::new(&self.venv.join("bin/salt-minion")).args([Path::new("-c"), &own]);
         let processes = Group(minion.start_held(&log)?);
