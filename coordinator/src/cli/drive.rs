@@ -80,15 +80,24 @@ pub(super) async fn drive(
     let mut report = one_session(context, situation, work, patience, thinking).await?;
     while let Some(run) = report.run.clone().filter(|_| through && report.exit() == Exit::NotNow) {
         let log = Journal::open(&context.journal()).await?.load(&run).await?;
-        // In between, what was going on is over: to be interrupted here is to leave.
         let mut signals = Signals::new()?;
-        let opened = tokio::select! {
-            opened = window(context, log.state(), true) => Some(opened),
-            () = signals.next() => None,
+        let opened = async {
+            window(context, log.state(), true).await?;
+            situation_of(context, &log, &needed(log.state())).await
         };
-        let Some(opened) = opened else { break };
-        opened?;
-        let situation = situation_of(context, &log, &needed(log.state())).await?;
+        let opened = tokio::select! {
+            opened = opened => opened,
+            // What was going on is over: to be interrupted here is to leave.
+            () = signals.next() => break,
+        };
+        let situation = match opened {
+            Ok(situation) => situation,
+            Err(error) => {
+                // How it stands is told all the same.
+                let _ = show(context, &report);
+                return Err(error);
+            }
+        };
         report = one_session(context, situation, Work::Resume(log, false), patience, Duration::ZERO).await?;
     }
     match show(context, &report) {

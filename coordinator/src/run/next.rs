@@ -92,6 +92,10 @@ pub(super) fn turns_back(state: &State) -> bool {
 }
 
 fn needless(state: &State) -> Vec<(u32, String)> {
+    // With hundreds of steps it is not to be looked for at each of them.
+    if !state.any_in_sync_already() {
+        return Vec::new();
+    }
     let waits = |no| state.progress(no).is_some_and(|progress| progress.status == Status::Waiting);
     let needless = state.steps().filter(|step| waits(step.no) && state.is_needless(step));
     needless.map(|step| (step.no, "a restart was enough".to_owned())).collect()

@@ -24,9 +24,6 @@ pub struct State {
     back: Vec<Back>,
     /// Likewise, each.
     progress: BTreeMap<u32, Arc<Progress>>,
-    /// Targets that a restart has brought back, as far as it was looked for. It follows from the steps; with hundreds of them it
-    /// is asked for too often to be found there each time.
-    in_sync: BTreeSet<ServerName>,
     epoch: Option<u64>,
     /// The session has begun and nothing was done in it yet.
     fresh: bool,
@@ -103,7 +100,6 @@ impl State {
             by: by.clone(),
             back: Vec::new(),
             progress: BTreeMap::new(),
-            in_sync: BTreeSet::new(),
             epoch: None,
             fresh: false,
             windows_ignored: false,
@@ -260,13 +256,6 @@ impl State {
             ));
         }
         let effect = progress.effect || !matches!(result, StepResult::Failed { effect: Effect::None, .. });
-        let brought_back = match (&step.what, result) {
-            (What::Recheck { server }, StepResult::Done { yields: Yield::InSyncAlready, .. }) => {
-                Some(server.clone())
-            }
-            _ => None,
-        };
-        self.in_sync.extend(brought_back);
         let status = Status::Ended(result.clone());
         self.progress.insert(no, Arc::new(Progress { attempt, status, effect }));
         self.fresh = false;

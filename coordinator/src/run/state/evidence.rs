@@ -61,7 +61,14 @@ impl State {
 
     /// Whether a look found this target in sync before anything was restored on it.
     pub fn in_sync_already(&self, server: &ServerName) -> bool {
-        self.in_sync.contains(server)
+        let yields = self.yielded(|what| matches!(what, What::Recheck { server: other } if other == server));
+        matches!(yields, Some(Yield::InSyncAlready))
+    }
+
+    /// Whether a look found any target so.
+    pub fn any_in_sync_already(&self) -> bool {
+        let looks = self.all_steps().filter(|step| matches!(step.what, What::Recheck { .. }));
+        looks.filter_map(|step| self.done(step.no)).any(|yields| *yields == Yield::InSyncAlready)
     }
 
     /// The targets something is still to be restored on.
