@@ -60,9 +60,9 @@ pub enum EnrolError {
     NoJoinFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why: without the line it is about, which may be the secret.
         #[source]
-        source: toml::de::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The join file's secret is none.
     #[error(
@@ -263,8 +263,8 @@ fn read_join_file(path: &Path) -> Result<(JoinFile, Secret), EnrolError> {
     };
     let text = text.map(Zeroizing::new);
     let text = text.map_err(|source| EnrolError::Read { path: path.clone(), source })?;
-    let join: JoinFile =
-        toml::from_str(&text).map_err(|source| EnrolError::NoJoinFile { path: path.clone(), source })?;
+    let join: JoinFile = toml::from_str(&text)
+        .map_err(|error| EnrolError::NoJoinFile { path: path.clone(), source: error.message().into() })?;
     if join.expires <= Timestamp::now() {
         return Err(EnrolError::JoinFileExpired { path, expired: join.expires });
     }

@@ -288,6 +288,36 @@ async fn a_join_file_is_good_for_one_name_and_one_key() {
     assert!(!candidate.config.state_dir.join("pending-key.pem").exists());
 }
 
+#[tokio::test]
+async fn of_a_damaged_join_file_the_secret_is_not_told() {
+    let candidate = Candidate::new();
+    let in_one_hour = Timestamp::now() + SignedDuration::from_hours(1);
+    let join =
+        JoinFile::new("test".parse().unwrap(), "acme".parse().unwrap(), "ums1".parse().unwrap(), in_one_hour);
+    let path = candidate.join_file(&join);
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let line = whole.lines().find(|line| line.starts_with("secret")).unwrap();
+    let secret = line.split('"').nth(1).unwrap();
+    let damages = [
+        whole.replace(line, line.trim_end_matches('"')),
+        whole.replace(line, &format!("{line}x")),
+        whole.replace(secret, &secret[..40]),
+        whole.replace(&format!("\"{secret}\""), secret),
+        format!("{whole}{line}\n"),
+    ];
+    for damaged in damages {
+        assert_ne!(damaged, whole);
+        durable::replace(&path, damaged.as_bytes(), Access::Private).unwrap();
+        let options = Options { join: Some(path.clone()), ..Options::default() };
+        let refused = anyhow::Error::new(candidate.wait(&options).await.unwrap_err());
+        let told = format!("{refused:#} {refused:?}");
+        assert!(told.contains("is no join file"), "{told}");
+        let part = |start: usize| secret.get(start..start + 8);
+        let leaks = (0..secret.len()).filter_map(part).find(|part| told.contains(part));
+        assert_eq!(leaks, None, "{told}");
+    }
+}
+
 fn public_key(csr: &[u8]) -> Vec<u8> {
     use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
     let (_, csr) = X509CertificationRequest::from_der(csr).unwrap();
