@@ -389,8 +389,10 @@ impl State {
     /// Whether what waits for it may go on: it is done, or not needed. A step that is not needed still stands for all it
     /// would have waited for.
     pub fn is_settled(&self, no: u32) -> bool {
-        if self.is_done(no) {
-            return true;
+        // Of hundreds of steps nearly all are one or the other, and are asked for again with every event.
+        match self.progress(no) {
+            Some(progress) if !matches!(progress.status, Status::Skipped(_)) => return self.is_done(no),
+            _ => {}
         }
         let (mut open, mut seen) = (vec![no], BTreeSet::new());
         while let Some(no) = open.pop() {
@@ -403,6 +405,11 @@ impl State {
             open.extend(&step.after);
         }
         true
+    }
+
+    /// Whether something must come before a step is begun: see [`State::waits_for`].
+    pub fn waits(&self, step: &Step) -> bool {
+        step.after.iter().any(|before| !self.is_settled(*before)) || self.held_back(step).is_some()
     }
 
     /// What must come before a step is begun, is taken up, or comes to its end; `None`: nothing.
