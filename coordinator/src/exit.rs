@@ -241,9 +241,11 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
 pub(crate) fn of_home(error: &HomeError) -> (Exit, &'static str) {
     match error {
         HomeError::Busy { .. } => (Exit::Locked, "wait until the other umsid is done, or end it"),
-        HomeError::Occupied { .. } => {
-            (Exit::Failed, "use it as it is (`umsid doctor` examines it), or choose another with --state-dir")
-        }
+        HomeError::Occupied { .. } => (
+            Exit::Failed,
+            "use it as it is (`umsid doctor` examines it), or choose another with --state-dir; `umsid init --move --state URL` \
+                 moves state in files into a database",
+        ),
         HomeError::Nowhere | HomeError::NoDirectory { .. } => {
             (Exit::Usage, "name a directory with --state-dir")
         }

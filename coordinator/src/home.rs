@@ -141,6 +141,29 @@ impl Home {
         self.dir.join("authority")
     }
 
+    /// The authority's key, where this directory's state is in files: `authority/key.pem`, or under a passphrase `authority/key.age`.
+    pub fn own_authority_key(&self) -> Option<PathBuf> {
+        ["key.pem", "key.age"].map(|key| self.authority_dir().join(key)).into_iter().find(|key| key.exists())
+    }
+
+    /// Puts the journal aside, which is somewhere else now; where it is then. `None`: there is none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn put_journal_aside(&self) -> std::io::Result<Option<PathBuf>> {
+        let aside = self.dir.join("state.moved.db");
+        let named = |path: &Path, suffix| PathBuf::from(format!("{}{suffix}", path.display()));
+        // What SQLite keeps beside a database goes along, and first: it is of no other.
+        for suffix in ["-shm", "-wal", ""] {
+            let (from, to) = (named(&self.database_path(), suffix), named(&aside, suffix));
+            match std::fs::rename(from, to) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(aside.exists().then_some(aside))
+    }
+
     /// Checks that `umsid init` was here and that nobody else can read it.
     ///
     /// # Errors
@@ -194,7 +217,7 @@ impl Home {
     /// As [`Home::create`].
     pub fn create_to_join(&self) -> Result<(), HomeError> {
         self.no_file()?;
-        let own = ["key.pem", "key.age"].iter().any(|key| self.authority_dir().join(key).exists());
+        let own = self.own_authority_key().is_some();
         let complete = self.inventory_path().exists() || self.database_path().exists();
         if (own || complete || self.is_observers())
             && let Some(found) = contents(&self.dir)

@@ -474,8 +474,10 @@ impl RunLog {
 
 mod acts;
 mod adopt;
+mod moving;
 
 pub use acts::{Act, RecordedAct};
+pub use moving::CopyError;
 
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,8 @@ use umsid_common::name::CallerName;
 use umsid_common::seal::SealKey;
 
 use crate::database::{self, Database, Location, StateUrl};
-use crate::home::{Home, HomeError};
+use crate::home::{Home, HomeError, HomeLock};
+use crate::journal::{CopyError, Journal};
 
 pub use change::Change;
 pub use document::{Document, Name};
@@ -102,6 +103,11 @@ impl Shared {
         connected.unwrap_or_else(|_| Err(database::silent())).map_err(self.failed("reach"))
     }
 
+    /// Who changes it, as far as that is known.
+    pub fn administrator(&self) -> CallerName {
+        self.called()
+    }
+
     /// This administrator's key, made if there is none.
     pub fn own_key(&self) -> Result<SealKey, SharedError> {
         Ok(SealKey::load_or_generate(&self.home.administrator_key_path())?)
@@ -111,6 +117,11 @@ impl Shared {
     pub fn remember(&self) -> Result<(), SharedError> {
         let text = format!("{}\n", self.url);
         Ok(durable::replace(&self.home.state_url_path(), text.as_bytes(), Access::Private)?)
+    }
+
+    /// The state of the directory is in its own files again.
+    pub fn forget(&self) -> Result<(), SharedError> {
+        Ok(durable::remove(&self.home.state_url_path()).map(drop)?)
     }
 
     /// Makes the tables, where they are not there.
@@ -125,17 +136,28 @@ impl Shared {
         Ok(!self.read_all(&mut self.connect().await?).await?.is_empty())
     }
 
-    /// Begins shared state with these documents, all of them or none.
+    /// Begins shared state with these documents, and all that this journal holds if there is one: all of it or nothing.
     ///
     /// # Errors
     /// If somebody else began it at the same time.
-    pub async fn begin(&self, documents: &[(Name, String)], key: &DocumentKey) -> Result<(), SharedError> {
+    pub async fn begin(
+        &self,
+        documents: &[(Name, String)],
+        key: &DocumentKey,
+        journal: Option<&Journal>,
+    ) -> Result<(), SharedError> {
         let mut connection = self.connect().await?;
         let mut change = connection.begin().await.map_err(self.failed("write"))?;
         for (name, body) in documents {
             if !self.replace(&mut change, *name, (0, body), key).await? {
                 return Err(SharedError::Overtaken { name: *name, by: "another".into() });
             }
+        }
+        if let Some(journal) = journal {
+            journal.copy_to(&mut change).await.map_err(|error| match error {
+                CopyError::Read(error) => SharedError::Journal(error),
+                CopyError::Write(source) => self.failed("write")(source),
+            })?;
         }
         change.commit().await.map_err(self.failed("write"))
     }
@@ -179,9 +201,18 @@ impl Shared {
             Ok(Err(HomeError::Busy { .. })) | Err(_) => None,
             Ok(Err(error)) => return Err(error.into()),
         };
+        self.refreshed(alone.is_some()).await
+    }
+
+    /// The same for whoever has the right to change things here already.
+    pub async fn refresh_alone(&self, _alone: &HomeLock) -> Result<Refreshed, SharedError> {
+        self.refreshed(true).await
+    }
+
+    async fn refreshed(&self, keep: bool) -> Result<Refreshed, SharedError> {
         let work = async {
             let mut connection = self.connect().await?;
-            self.refresh_by(&mut connection, alone.is_some()).await
+            self.refresh_by(&mut connection, keep).await
         };
         tokio::time::timeout(PATIENCE, work)
             .await
@@ -190,6 +221,9 @@ impl Shared {
 
     async fn refresh_by(&self, connection: &mut PgConnection, keep: bool) -> Result<Refreshed, SharedError> {
         let documents = self.read_all(connection).await?;
+        if documents.is_empty() && self.home.own_authority_key().is_some() {
+            return Err(SharedError::HalfMoved { url: self.url.clone(), dir: self.home.dir.clone() });
+        }
         let opened = self.envelope(&documents)?.open(self, &self.own_key()?, &self.called())?;
         let key = opened.document_key();
         let pinned = durable::read_optional(&self.copy(Name::Certificate))?;

@@ -36,6 +36,21 @@ impl Authority {
         Ok(authority)
     }
 
+    /// The private key, PEM: for whoever seals it to the administrators.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Locked`] without it; [`AuthorityError::Unusable`] if it is not this authority's.
+    pub fn key_pem(&self) -> Result<Zeroizing<String>, AuthorityError> {
+        let key = self.key.get().ok_or(AuthorityError::Locked)?;
+        self.key_fits(&self.dir.join("key.pem"))?;
+        Ok(Zeroizing::new(key.0.serialize_pem()))
+    }
+
+    /// The register as it is written.
+    pub fn register_text(&self) -> Result<String, AuthorityError> {
+        self.register.read().unwrap_or_else(std::sync::PoisonError::into_inner).to_text()
+    }
+
     fn key_fits(&self, path: &Path) -> Result<(), AuthorityError> {
         let unusable = |why: &str| AuthorityError::Unusable { path: path.to_owned(), why: why.to_owned() };
         let der = crate::cli::first_certificate(&self.certificate_pem).unwrap_or_default();

@@ -16,6 +16,8 @@ use crate::exit::{Exit, Refusal};
 use crate::inventory::Inventory;
 use crate::shared::{DocumentKey, Envelope, Name, Shared};
 
+mod moving;
+
 /// Make the state directory: certificate authority, our own certificate, an empty inventory
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -26,6 +28,8 @@ Examples:
   umsid init --name anna --state postgres://anna@db.example.com/umsid
       begins state that several administrators share, or joins it; who is to join, an administrator lets in before by
       `umsid admins add`, with what `umsid admins key` prints here
+  umsid init --move --state postgres://anna@db.example.com/umsid
+      moves what one administrator has in files there: servers, certificate authority and journal, all that is to be shared
 
 With a passphrase the certificate authority's key is kept encrypted: `umsid enroll`, `umsid servers remove`,
 `umsid observer` and `umsid rekey` ask for it, and certificates are renewed only when they can.")]
@@ -42,6 +46,9 @@ pub(super) struct Init {
     /// Encrypt the certificate authority's key with the first line of this file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Move the state of this directory, which is in files, into the database of --state; a passphrase it has is asked for
+    #[arg(long = "move", conflicts_with_all = ["name", "trust_domain", "passphrase"])]
+    moves: bool,
 }
 
 #[derive(Serialize)]
@@ -59,6 +66,8 @@ struct Made {
 struct InShared {
     url: String,
     begun: bool,
+    /// It was in this directory's files before.
+    moved: bool,
     administrators: Vec<CallerName>,
     /// SHA-256 of its certificate.
     authority: String,
@@ -66,9 +75,14 @@ struct InShared {
 
 impl Init {
     pub(super) async fn run(self, context: &Context, state: Option<StateUrl>) -> anyhow::Result<Exit> {
-        match state {
-            Some(url) => self.shared(context, url).await,
-            None => self.in_files(context),
+        match (state, self.moves) {
+            (Some(url), true) => self.move_to(context, url).await,
+            (Some(url), false) => self.shared(context, url).await,
+            (None, false) => self.in_files(context),
+            (None, true) => {
+                let what = "it is not said where the state is to be moved to";
+                Err(Refusal::new(Exit::Usage, what).remedy("give the database with --state URL").into())
+            }
         }
     }
 
@@ -130,7 +144,7 @@ impl Init {
                 (Name::Inventory, Inventory::empty(&trust_domain)),
                 (Name::Key, envelope.to_text()),
             ];
-            shared.begin(&documents, &DocumentKey::of(&founding.key_pem())).await?;
+            shared.begin(&documents, &DocumentKey::of(&founding.key_pem()), None).await?;
         }
         let found = shared.look_in(&own, &name).await?;
         let opened = &found.opened;
@@ -157,6 +171,7 @@ impl Init {
             shared: Some(InShared {
                 url: url.to_string(),
                 begun,
+                moved: false,
                 administrators: opened.administrators.keys().cloned().collect(),
                 authority: authority.fingerprint(),
             }),
@@ -171,14 +186,16 @@ impl Made {
             context.out.json(self)?;
             return Ok(Exit::Success);
         }
+        let moved = self.shared.as_ref().is_some_and(|shared| shared.moved);
         let key = match (&self.shared, self.key_under_passphrase) {
             (Some(_), _) => "key sealed in the database",
             (None, true) => "key under your passphrase",
             (None, false) => "key with mode 0600",
         };
         context.out.text(format_args!(
-            "made {}\n  authority/      the certificate authority of `{}`, {key}\n  coordinator/    our certificate, {}, good \
+            "{} {}\n  authority/      the certificate authority of `{}`, {key}\n  coordinator/    our certificate, {}, good \
              until {} and renewed by itself\n  inventory.toml  the servers{}",
+            if moved { "moved the state of" } else { "made" },
             self.state_dir.display(),
             self.trust_domain,
             self.coordinator,

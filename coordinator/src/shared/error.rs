@@ -10,6 +10,7 @@ use super::{Name, lock};
 use crate::database::{Ailment, InvalidStateUrl, Location, StateUrl, ailment};
 use crate::exit::{self, Exit};
 use crate::home::HomeError;
+use crate::journal::JournalError;
 
 /// Shared state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,17 @@ pub enum SharedError {
         /// Which.
         name: Name,
     },
+    /// Moving the state there was broken off before anything had arrived.
+    #[error("the state of {} was to be moved to {url}, and is not there yet", dir.display())]
+    HalfMoved {
+        /// Where to.
+        url: StateUrl,
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// The journal in files cannot be read.
+    #[error("the journal cannot be moved")]
+    Journal(#[source] JournalError),
     /// A document that does not do.
     #[error("{name} of the shared state {url}: {why}")]
     Unusable {
@@ -154,7 +166,10 @@ impl SharedError {
                 let (exit, remedy) = exit::of_home(error);
                 (exit, remedy.into())
             }
-            Self::Copy(_) => return None,
+            Self::HalfMoved { url, .. } => {
+                (Exit::NeedsOperator, format!("type it again: umsid init --move --state '{url}'"))
+            }
+            Self::Copy(_) | Self::Journal(_) => return None,
         };
         Some((exit, remedy))
     }

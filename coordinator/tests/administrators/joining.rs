@@ -173,7 +173,11 @@ fn a_directory_keeps_to_where_its_state_is() {
     team.place.umsid_of(&files, &["init"]).exits(0);
     team.place.umsid_of(&files, &["servers", "--state", &team.url]).exits(2).says("in its own files");
     team.place.umsid_of(&files, &["admins"]).exits(2).says("nobody shares it");
-    team.place.umsid_of(&files, &["init", "--state", &team.url]).exits(1).says("in use already");
+    team.place
+        .umsid_of(&files, &["init", "--state", &team.url])
+        .exits(1)
+        .says("in use already")
+        .says("--move");
     let secret = team.url.replace("umsid@", "umsid:hush@");
     let refused = team.place.umsid(&["servers", "--state", &secret]).exits(2);
     assert!(refused.err.contains("~/.pgpass"), "{}", refused.err);

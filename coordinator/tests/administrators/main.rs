@@ -17,13 +17,15 @@ mod documents;
 #[cfg(unix)]
 mod joining;
 #[cfg(unix)]
+mod moving;
+#[cfg(unix)]
 mod runs;
 #[cfg(unix)]
 mod team;
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
-    let tests = [documents::TESTS, joining::TESTS, runs::TESTS].concat();
+    let tests = [documents::TESTS, joining::TESTS, moving::TESTS, runs::TESTS].concat();
     trials::run(tests, 8)
 }
 

@@ -28,6 +28,12 @@ impl Team {
         Self { place, url }
     }
 
+    /// A place whose administrator has her state in files, and an empty database.
+    pub(crate) fn in_files(wanted: Wanted) -> Self {
+        let url = PostgresServer::shared().unwrap().database();
+        Self { place: Place::with(wanted), url }
+    }
+
     /// Without servers, for what needs none.
     pub(crate) fn alone() -> Self {
         Self::new(Wanted { agents: false, ..Wanted::default() })
