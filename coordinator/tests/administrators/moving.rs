@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use umsid_common::durable::{self, Access};
 use umsid_testkit::PostgresServer;
 
 use crate::place::{self, CLUSTER, Ran, Wanted};
@@ -109,7 +110,7 @@ fn a_key_under_a_passphrase_is_asked_for_it() {
     let dir = team.dir("carla");
     let secret = |name: &str, text: &str| {
         let path = team.place.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        durable::replace(&path, text.as_bytes(), Access::Private).unwrap();
         path.display().to_string()
     };
     let (right, wrong) = (secret("right", "a rose is a rose\n"), secret("wrong", "is it\n"));
