@@ -6,7 +6,7 @@ use super::{Journal, JournalError};
 use crate::database::{self, Query};
 
 /// Rows that are written at once: a statement of PostgreSQL takes 65535 values.
-const AT_ONCE: usize = 1000;
+pub(super) const AT_ONCE: usize = 1000;
 
 /// A journal could not be copied.
 #[derive(Debug)]

@@ -336,3 +336,44 @@ mod of_a_server {
         assert_eq!(journal.load(log.run()).await.expect("the run").events().len(), 5);
     }
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_copied_is_all_of_it_and_good_to_the_last_link() {
+    use sqlx::Connection as _;
+    let (from, Some(to)) = (Bench::file(), Bench::server()) else { return };
+    let (here, log) = from.begin().await;
+    // More than are written at once.
+    for _ in 0..=super::moving::AT_ONCE / 4 {
+        let mut log =
+            here.begin(&RunId::new(Timestamp::now()), &begun(plan(&Request::sync()))).await.expect("begun");
+        for event in events() {
+            log.append(&event).await.expect("legal");
+        }
+    }
+    let act = |id: &str| {
+        let id = id.parse().expect("an id");
+        Act::Unlocking { by: "anna".into(), id, epoch: 8, found: BTreeMap::new(), silent: Vec::new() }
+    };
+    let cluster = "hamburg".parse().expect("a name");
+    for id in ["20261122t204512-00000a", "20261122t204512-00000b"] {
+        here.record_act(&cluster, &act(id)).await.expect("recorded");
+    }
+    let there = to.journal().await;
+    let Location::Server(url) = &to.at else { panic!("{} is no server", to.at) };
+    let options = crate::database::options(url).expect("options");
+    let mut connection = sqlx::postgres::PgConnection::connect_with(&options).await.expect("connected");
+    here.copy_to(&mut connection).await.expect("copied");
+    let told = async |journal: &Journal| {
+        let runs: Vec<_> = journal.runs().await.expect("the list").into_iter().map(|run| run.run).collect();
+        let mut events = 0;
+        for run in &runs {
+            events += journal.load(run).await.expect("every link is good").events().len();
+        }
+        (runs, events, journal.history_of_acts(None).await.expect("the acts"))
+    };
+    let (before, after) = (told(&here).await, told(&there).await);
+    assert_eq!(after, before);
+    assert!(after.1 > super::moving::AT_ONCE && after.2.len() == 2, "{} events", after.1);
+    assert_eq!(there.load(log.run()).await.expect("the run").records(), log.records());
+}

@@ -166,9 +166,13 @@ impl SharedError {
                 let (exit, remedy) = exit::of_home(error);
                 (exit, remedy.into())
             }
-            Self::HalfMoved { url, .. } => {
-                (Exit::NeedsOperator, format!("type it again: umsid init --move --state '{url}'"))
-            }
+            Self::HalfMoved { url, dir } => (
+                Exit::NeedsOperator,
+                format!(
+                    "type it again: umsid init --move --state '{url}'; to stay with files instead, remove {}",
+                    dir.join("state-url").display()
+                ),
+            ),
             Self::Copy(_) | Self::Journal(_) => return None,
         };
         Some((exit, remedy))

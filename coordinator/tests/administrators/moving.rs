@@ -92,8 +92,12 @@ fn a_move_that_was_broken_off_is_finished_by_the_next() {
     assert_eq!(team.sql("SELECT count(*) FROM documents"), "0");
     for command in [&["status"][..], &["servers"], &["servers", "remove", "hamburg/ums3", "--yes"], &SYNC] {
         let said = team.place.umsid(command).exits(8).says("is not there yet");
-        said.says("umsid init --move --state");
+        said.says("umsid init --move --state").says("state-url");
     }
+    // She may think better of it.
+    std::fs::remove_file(dir.join("state-url")).unwrap();
+    team.place.umsid(&["servers"]).exits(0);
+    breaks_off_at("move remembered");
     breaks_off_at("move arrived");
     assert!(dir.join("authority/key.pem").exists(), "it was removed before anybody looked");
     // Whoever works on meanwhile works with what is shared.
