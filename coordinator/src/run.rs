@@ -35,7 +35,7 @@ pub(crate) use lease::{LARGEST_EPOCH, is_fence};
 pub use lease::{LeaseError, Leases};
 pub use next::{Next, next};
 use session::Session;
-pub use state::{Illegal, Progress, Standing, State, Status};
+pub use state::{Awaited, Illegal, Progress, Standing, State, Status};
 
 /// How long things may take that are ours, not the UMS's.
 #[derive(Clone, Copy, Debug)]

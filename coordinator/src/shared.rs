@@ -103,11 +103,6 @@ impl Shared {
         connected.unwrap_or_else(|_| Err(database::silent())).map_err(self.failed("reach"))
     }
 
-    /// Who changes it, as far as that is known.
-    pub fn administrator(&self) -> CallerName {
-        self.called()
-    }
-
     /// This administrator's key, made if there is none.
     pub fn own_key(&self) -> Result<SealKey, SharedError> {
         Ok(SealKey::load_or_generate(&self.home.administrator_key_path())?)

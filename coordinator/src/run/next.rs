@@ -45,7 +45,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
         .steps()
         .filter(|step| !running.contains(&step.no))
         .filter_map(|step| match status(step.no)? {
-            (Status::Begun, attempt) if !state.waits(step) => Some((step.no, attempt)),
+            (Status::Begun, attempt) if state.waits_for(step).is_none() => Some((step.no, attempt)),
             _ => None,
         })
         .collect();
@@ -67,7 +67,7 @@ pub fn next(state: &State, running: &BTreeSet<u32>) -> Next {
     let ready: Vec<(u32, u32)> = state
         .steps()
         .filter_map(|step| match status(step.no)? {
-            (Status::Waiting, attempt) if !state.waits(step) => Some((step.no, attempt + 1)),
+            (Status::Waiting, attempt) if state.waits_for(step).is_none() => Some((step.no, attempt + 1)),
             _ => None,
         })
         .collect();

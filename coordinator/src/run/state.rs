@@ -1,6 +1,7 @@
 //! What a run's events amount to. One function decides which event may follow, live and in replay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use umsid_common::name::ServerName;
@@ -83,6 +84,24 @@ pub enum Status {
 pub struct Illegal {
     event: &'static str,
     why: String,
+}
+
+/// What a step waits for. It is put into words only where somebody reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// Another step.
+    Step(u32),
+    /// Something that is to be known first.
+    Known(&'static str),
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(no) => write!(f, "step {no}"),
+            Self::Known(what) => f.write_str(what),
+        }
+    }
 }
 
 fn illegal(event: &'static str, why: impl Into<String>) -> Illegal {
@@ -407,15 +426,10 @@ impl State {
         true
     }
 
-    /// Whether something must come before a step is begun: see [`State::waits_for`].
-    pub fn waits(&self, step: &Step) -> bool {
-        step.after.iter().any(|before| !self.is_settled(*before)) || self.held_back(step).is_some()
-    }
-
     /// What must come before a step is begun, is taken up, or comes to its end; `None`: nothing.
-    pub fn waits_for(&self, step: &Step) -> Option<String> {
+    pub fn waits_for(&self, step: &Step) -> Option<Awaited> {
         let open = step.after.iter().find(|before| !self.is_settled(**before));
-        open.map(|open| format!("step {open}")).or_else(|| self.held_back(step).map(ToOwned::to_owned))
+        open.map(|open| Awaited::Step(*open)).or_else(|| self.held_back(step).map(Awaited::Known))
     }
 
     /// Whether the run goes forward and something is still to be restored.

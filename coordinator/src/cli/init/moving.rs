@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use umsid_common::durable;
 use umsid_common::fault;
-use umsid_common::name::{Identity, Role};
+use umsid_common::name::{CallerName, Identity, Role};
 
 use super::super::{Context, own_identity, prepare};
 use super::{InShared, Init, Made, ask};
@@ -50,13 +50,13 @@ impl Init {
                 .into());
         }
         if !begun {
-            self.begin_with(context, &shared).await?;
+            self.begin_with(context, &shared, &name).await?;
         }
         // Whoever put something else there meanwhile, is found out before anything is removed here.
         let opened = shared.refresh_alone(&changes).await?.opened;
         fault::moment("move arrived");
-        for key in ["key.pem", "key.age"] {
-            durable::remove(&home.authority_dir().join(key))?;
+        while let Some(key) = home.own_authority_key() {
+            durable::remove(&key)?;
         }
         let aside =
             home.put_journal_aside().context("the journal cannot be put aside, and counts no more")?;
@@ -91,14 +91,14 @@ impl Init {
     }
 
     /// Puts everything there. Fails with nothing there, or, with the database gone in the middle, without knowing.
-    async fn begin_with(&self, context: &Context, shared: &Shared) -> anyhow::Result<()> {
+    async fn begin_with(&self, context: &Context, shared: &Shared, name: &CallerName) -> anyhow::Result<()> {
         let home = &context.home;
         let authority = Authority::open(&home.authority_dir())?;
         ask::Passphrase { passphrase_file: self.passphrase_file.clone() }.unlock(&authority)?;
         let key_pem = authority.key_pem()?;
         let inventory = durable::read_optional(&home.inventory_path())?.unwrap_or_default();
         let inventory = String::from_utf8(inventory).context("the inventory is no text")?;
-        let own = (shared.administrator(), shared.own_key()?.recipient());
+        let own = (name.clone(), shared.own_key()?.recipient());
         let documents = [
             (Name::Certificate, authority.anchors_pem().to_owned()),
             (Name::Register, authority.register_text()?),
