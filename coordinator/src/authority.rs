@@ -21,6 +21,7 @@ use umsid_common::name::{CallerName, Identity, Role, TrustDomain, random_bytes};
 use umsid_common::tls;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::home::Home;
 use crate::shared::{Shared, SharedError};
 
 mod founding;
@@ -30,6 +31,7 @@ mod sharing;
 pub use founding::Founding;
 pub use register::Entry;
 use register::Register;
+pub(crate) use sharing::is_key_of;
 
 /// Life of the authority itself. Agents keep a set of anchors, so that it can be replaced before this ends.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
@@ -72,6 +74,9 @@ pub enum AuthorityError {
         #[source]
         source: std::io::Error,
     },
+    /// The state of its directory went into a database since it was read.
+    #[error("the certificate authority was moved to a database meanwhile: nothing was changed")]
+    Moved,
     /// The register is shared, and the database says no.
     #[error("the certificate authority's register cannot be changed")]
     Shared(#[from] SharedError),
@@ -344,12 +349,12 @@ impl Authority {
         &self,
         change: impl Fn(&mut Register) -> Result<T, AuthorityError>,
     ) -> Result<T, AuthorityError> {
-        let path = self.dir.join("lock");
-        let failed = |source| AuthorityError::Lock { path: path.clone(), source };
-        let file =
-            std::fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        file.lock().map_err(failed)?;
+        let _alone = RegisterLock::take(&self.dir)?;
         let (result, register) = match &self.shared {
+            // Read from files before they were moved.
+            None if Home::of_authority(&self.dir).is_some_and(|home| home.state_url_path().exists()) => {
+                return Err(AuthorityError::Moved);
+            }
             None => {
                 let mut register = Register::load(&self.dir)?;
                 (change(&mut register)?, register)
@@ -407,6 +412,23 @@ impl Authority {
         }
         durable::replace(&files.crls, crl_pem.as_bytes(), Access::Private)?;
         Ok(true)
+    }
+}
+
+/// The right to change the register in this directory; ends when dropped.
+pub(crate) struct RegisterLock {
+    _file: std::fs::File,
+}
+
+impl RegisterLock {
+    /// Takes it, waiting for whoever has it.
+    pub(crate) fn take(authority_dir: &Path) -> Result<Self, AuthorityError> {
+        let path = authority_dir.join("lock");
+        let failed = |source| AuthorityError::Lock { path: path.clone(), source };
+        let file =
+            std::fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(Self { _file: file })
     }
 }
 

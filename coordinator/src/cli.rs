@@ -295,8 +295,24 @@ impl Context {
                 self.out.say(format_args!("going on with copies, which may be old: {error:#}"));
                 Ok(())
             }
-            result => Ok(result?),
+            result => {
+                result?;
+                if let Some(left) = self.not_all_moved() {
+                    self.out.say(left);
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// What a move to a database that was broken off has left to do, if the state has arrived there.
+    fn not_all_moved(&self) -> Option<String> {
+        let (url, key) = (self.shared.as_ref()?.url(), self.home.own_authority_key()?);
+        Some(format!(
+            "the move to {url} is not finished, and the authority's key is still in {} too; type it again: umsid init --move \
+             --state '{url}'",
+            key.display()
+        ))
     }
 
     /// Brings the copies of shared state up to date; nothing to do where it is in files.

@@ -184,18 +184,18 @@ async fn in_time<T>(
             }
         }
         Ok(result) => result,
-        Err(_) => Err(silent()),
+        Err(_) => Err(silent(PATIENCE)),
     }
 }
 
 /// Waits for the answer of a server, and not forever.
 pub(crate) async fn answer<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(silent()))
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(silent(PATIENCE)))
 }
 
-/// What a server that does not answer comes to.
-pub(crate) fn silent() -> sqlx::Error {
-    let why = format!("no answer within {} s", PATIENCE.as_secs());
+/// What a server that does not answer for so long comes to.
+pub(crate) fn silent(patience: Duration) -> sqlx::Error {
+    let why = format!("no answer within {} s", patience.as_secs());
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why))
 }
 

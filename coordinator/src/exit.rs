@@ -192,6 +192,7 @@ fn judge(link: &(dyn Error + 'static)) -> Option<(Exit, String)> {
             }
             AuthorityError::Shared(error) => return error.judge(),
             AuthorityError::Crowded => (Exit::Locked, "try again"),
+            AuthorityError::Moved => (Exit::Locked, "type it again: it is done there then"),
             AuthorityError::Away => (Exit::Unreachable, "`umsid doctor` says why"),
             AuthorityError::WrongPassphrase => {
                 (Exit::WrongPassword, "give the passphrase chosen at `umsid init`")

@@ -141,6 +141,11 @@ impl Home {
         self.dir.join("authority")
     }
 
+    /// The directory whose [`Home::authority_dir`] this is.
+    pub fn of_authority(dir: &Path) -> Option<Self> {
+        Some(Self { dir: dir.parent()?.to_owned() })
+    }
+
     /// The authority's key, where this directory's state is in files: `authority/key.pem`, or under a passphrase `authority/key.age`.
     pub fn own_authority_key(&self) -> Option<PathBuf> {
         ["key.pem", "key.age"].map(|key| self.authority_dir().join(key)).into_iter().find(|key| key.exists())
@@ -155,7 +160,13 @@ impl Home {
         reason = "it is whole and durable under either name, and counts under none: losing the new one loses nothing"
     )]
     pub fn put_journal_aside(&self) -> std::io::Result<Option<PathBuf>> {
-        let aside = self.dir.join("state.moved.db");
+        let first = self.dir.join("state.moved.db");
+        if !self.database_path().exists() {
+            return Ok(first.exists().then_some(first));
+        }
+        let later = (2..).map(|number: u32| self.dir.join(format!("state.moved-{number}.db")));
+        let aside = std::iter::once(first).chain(later).find(|path| !path.exists());
+        let aside = aside.expect("numbers do not end");
         let named = |path: &Path, suffix| PathBuf::from(format!("{}{suffix}", path.display()));
         // What SQLite keeps beside a database goes along, and first: it is of no other.
         for suffix in ["-shm", "-wal", ""] {
@@ -165,7 +176,7 @@ impl Home {
                 _ => {}
             }
         }
-        Ok(aside.exists().then_some(aside))
+        Ok(Some(aside))
     }
 
     /// Checks that `umsid init` was here and that nobody else can read it.
@@ -368,6 +379,23 @@ mod tests {
         home.open().unwrap();
         std::fs::set_permissions(home.authority_dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(home.open(), Err(HomeError::Directory(DurableError::NotPrivate { .. }))));
+    }
+
+    #[test]
+    fn no_journal_is_put_aside_over_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        home.create().unwrap();
+        assert_eq!(home.put_journal_aside().unwrap(), None);
+        let journal = |text: &[u8]| durable::replace(&home.database_path(), text, durable::Access::Private);
+        let mut put = Vec::new();
+        for text in [b"one", b"two"] {
+            journal(text).unwrap();
+            put.push(home.put_journal_aside().unwrap().unwrap());
+        }
+        let kept = put.iter().map(|path| std::fs::read(path).unwrap());
+        assert_eq!(kept.collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!(home.put_journal_aside().unwrap(), Some(put.swap_remove(0)));
     }
 
     #[test]

@@ -17,13 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
 use umsid_common::durable::{self, Access};
 use umsid_common::name::CallerName;
 use umsid_common::seal::SealKey;
 
-use crate::database::{self, Database, Location, StateUrl};
+use crate::authority::is_key_of;
+use crate::database::{self, Database, Location, Query, StateUrl};
 use crate::home::{Home, HomeError, HomeLock};
 use crate::journal::{CopyError, Journal};
 
@@ -100,7 +101,7 @@ impl Shared {
     async fn connect(&self) -> Result<PgConnection, SharedError> {
         let options = database::options(&self.url).map_err(self.failed("reach"))?;
         let connected = tokio::time::timeout(database::PATIENCE, PgConnection::connect_with(&options)).await;
-        connected.unwrap_or_else(|_| Err(database::silent())).map_err(self.failed("reach"))
+        connected.unwrap_or_else(|_| Err(database::silent(database::PATIENCE))).map_err(self.failed("reach"))
     }
 
     /// This administrator's key, made if there is none.
@@ -114,8 +115,9 @@ impl Shared {
         Ok(durable::replace(&self.home.state_url_path(), text.as_bytes(), Access::Private)?)
     }
 
-    /// The state of the directory is in its own files again.
+    /// The state of the directory is in its own files again, and nothing was seen of any other.
     pub fn forget(&self) -> Result<(), SharedError> {
+        durable::remove(&self.home.documents_seen_path())?;
         Ok(durable::remove(&self.home.state_url_path()).map(drop)?)
     }
 
@@ -126,15 +128,20 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether there is shared state at the URL already.
+    /// Whether there is shared state at the URL already, or what is left of some.
     pub async fn is_begun(&self) -> Result<bool, SharedError> {
-        Ok(!self.read_all(&mut self.connect().await?).await?.is_empty())
+        let any = Query::new(
+            "SELECT EXISTS (SELECT FROM documents) OR EXISTS (SELECT FROM runs) OR EXISTS (SELECT FROM acts) AS any",
+        );
+        let mut connection = self.connect().await?;
+        let row = database::answer(any.bound().fetch_one(&mut connection)).await;
+        row.and_then(|row| row.try_get("any")).map_err(self.failed("read"))
     }
 
     /// Begins shared state with these documents, and all that this journal holds if there is one: all of it or nothing.
     ///
     /// # Errors
-    /// If somebody else began it at the same time.
+    /// If somebody else began it at the same time. Nothing has arrived then, but for [`SharedError::InDoubt`].
     pub async fn begin(
         &self,
         documents: &[(Name, String)],
@@ -154,7 +161,11 @@ impl Shared {
                 CopyError::Write(source) => self.failed("write")(source),
             })?;
         }
-        change.commit().await.map_err(self.failed("write"))
+        database::answer(change.commit()).await.map_err(|source| match source {
+            // The server's own no.
+            sqlx::Error::Database(_) => self.failed("write")(source),
+            source => SharedError::InDoubt { url: self.url.clone(), source },
+        })
     }
 
     /// What somebody finds who is to join: `name` is who that would be.
@@ -163,7 +174,7 @@ impl Shared {
     /// [`SharedError::NoAdministrator`] if nobody let her in.
     pub async fn look_in(&self, own: &SealKey, name: &CallerName) -> Result<Found, SharedError> {
         let documents = self.read_all(&mut self.connect().await?).await?;
-        let opened = self.envelope(&documents)?.open(self, own, name)?;
+        let opened = self.open(&documents, own, name)?;
         let key = opened.document_key();
         let take = |name: Name| self.one_of(&documents, name, &key).map(|document| document.body.clone());
         Ok(Found {
@@ -174,9 +185,29 @@ impl Shared {
         })
     }
 
-    fn envelope(&self, documents: &BTreeMap<Name, Document>) -> Result<Envelope, SharedError> {
-        let missing = || SharedError::Missing { url: self.url.clone(), name: Name::Key };
-        Envelope::read(self, &documents.get(&Name::Key).ok_or_else(missing)?.body)
+    /// Opens the envelope. What authenticates the documents is made of the key in it, so that this must be the authority's: who
+    /// writes to the database could seal one of his own to us.
+    fn open(
+        &self,
+        documents: &BTreeMap<Name, Document>,
+        own: &SealKey,
+        name: &CallerName,
+    ) -> Result<Opened, SharedError> {
+        let body = |name| match documents.get(&name) {
+            Some(document) => Ok(document.body.as_str()),
+            None => Err(SharedError::Missing { url: self.url.clone(), name }),
+        };
+        let opened = Envelope::read(self, body(Name::Key)?)?.open(self, own, name)?;
+        let certificate = body(Name::Certificate)?;
+        let pinned = durable::read_optional(&self.copy(Name::Certificate))?;
+        if pinned.is_some_and(|pinned| pinned != certificate.as_bytes()) {
+            return Err(SharedError::Stranger { url: self.url.clone(), dir: self.home.dir.clone() });
+        }
+        if !is_key_of(&opened.key_pem, certificate) {
+            let why = "it is not the key of this authority: somebody replaced it".to_owned();
+            return Err(SharedError::Unusable { url: self.url.clone(), name: Name::Key, why });
+        }
+        Ok(opened)
     }
 
     /// Brings the copies of the authority into the directory of who joins.
@@ -211,23 +242,26 @@ impl Shared {
         };
         tokio::time::timeout(PATIENCE, work)
             .await
-            .unwrap_or_else(|_| Err(self.failed("read")(database::silent())))
+            .unwrap_or_else(|_| Err(self.failed("read")(database::silent(PATIENCE))))
     }
 
     async fn refresh_by(&self, connection: &mut PgConnection, keep: bool) -> Result<Refreshed, SharedError> {
+        // Before the documents: others here may write newer ones, and remember them, meanwhile.
+        let before = Seen::load(self)?;
         let documents = self.read_all(connection).await?;
-        if documents.is_empty() && self.home.own_authority_key().is_some() {
+        let half_moved = self.home.own_authority_key().is_some();
+        if half_moved && documents.is_empty() {
             return Err(SharedError::HalfMoved { url: self.url.clone(), dir: self.home.dir.clone() });
         }
-        let opened = self.envelope(&documents)?.open(self, &self.own_key()?, &self.called())?;
+        let opened =
+            self.open(&documents, &self.own_key()?, &self.called()).map_err(|error| match error {
+                SharedError::NoAdministrator { .. } | SharedError::Stranger { .. } if half_moved => {
+                    SharedError::Taken { url: self.url.clone(), dir: self.home.dir.clone() }
+                }
+                error => error,
+            })?;
         let key = opened.document_key();
-        let pinned = durable::read_optional(&self.copy(Name::Certificate))?;
-        let certificate = self.one_of(&documents, Name::Certificate, &key)?;
-        if pinned.is_some_and(|pinned| pinned != certificate.body.as_bytes()) {
-            return Err(SharedError::Stranger { url: self.url.clone(), dir: self.home.dir.clone() });
-        }
-        let mut seen = Seen::load(self)?;
-        let before = seen.clone();
+        let mut seen = before.clone();
         for name in Name::ALL {
             if !seen.takes(name, self.one_of(&documents, name, &key)?) {
                 let seen = self.home.documents_seen_path();
@@ -240,7 +274,7 @@ impl Shared {
         self.keep_copy(Name::Register, &documents[&Name::Register].body)?;
         let edited = self.keep_inventory(&documents[&Name::Inventory].body, &mut seen)?;
         if seen != before {
-            seen.save(self)?;
+            Seen::load(self)?.and(seen).save(self)?;
         }
         Ok(Refreshed { opened, edited, documents })
     }

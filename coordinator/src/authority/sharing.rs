@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
 use super::register::Register;
-use super::{Authority, AuthorityError, CERTIFICATE_LIFE, text};
+use super::{Authority, AuthorityError, CERTIFICATE_LIFE, Key, text};
 use crate::shared::{DocumentKey, Shared};
 
 /// How often a change of the register is tried: others change it too.
@@ -52,16 +53,11 @@ impl Authority {
     }
 
     fn key_fits(&self, path: &Path) -> Result<(), AuthorityError> {
-        let unusable = |why: &str| AuthorityError::Unusable { path: path.to_owned(), why: why.to_owned() };
-        let der = crate::cli::first_certificate(&self.certificate_pem).unwrap_or_default();
-        let (_, certificate) = x509_parser::parse_x509_certificate(&der)
-            .map_err(|_| unusable("the certificate it belongs to is unreadable"))?;
-        match self.key.get() {
-            Some(key) if key.0.public_key_raw() == &*certificate.public_key().subject_public_key.data => {
-                Ok(())
-            }
-            _ => Err(unusable("it is not the key of this authority: somebody replaced it")),
+        if self.key.get().is_some_and(|key| fits(&key.0, &self.certificate_pem)) {
+            return Ok(());
         }
+        let why = "it is not the key of this authority: somebody replaced it".to_owned();
+        Err(AuthorityError::Unusable { path: path.to_owned(), why })
     }
 
     /// Changes the newest register there is in the database, and again if that was not the newest any more.
@@ -82,4 +78,16 @@ impl Authority {
         }
         Err(AuthorityError::Crowded)
     }
+}
+
+/// Whether this private key, PEM, is that of this certificate.
+pub(crate) fn is_key_of(key_pem: &str, certificate_pem: &str) -> bool {
+    KeyPair::from_pem(key_pem).map(Key).is_ok_and(|key| fits(&key.0, certificate_pem))
+}
+
+fn fits(key: &KeyPair, certificate_pem: &str) -> bool {
+    let der = crate::cli::first_certificate(certificate_pem).unwrap_or_default();
+    x509_parser::parse_x509_certificate(&der).is_ok_and(|(_, certificate)| {
+        key.public_key_raw() == &*certificate.public_key().subject_public_key.data
+    })
 }

@@ -170,3 +170,19 @@ proptest! {
         prop_assert!(authority.issue(&request, &identity).is_err(), "byte {}", at);
     }
 }
+
+#[test]
+fn what_was_moved_elsewhere_is_not_changed_here() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("authority");
+    std::fs::create_dir(&dir).unwrap();
+    let authority = authority(&dir);
+    let who = "spiffe://lab/observer/nagios".parse().unwrap();
+    let csr = tls::request(&tls::generate_key(), &who).unwrap();
+    authority.issue(&csr, &who).unwrap();
+    durable::replace(&home.path().join("state-url"), b"postgres://db/umsid\n", Access::Private).unwrap();
+    let before = std::fs::read(dir.join("register.json")).unwrap();
+    assert!(matches!(authority.revoke(&who, None), Err(AuthorityError::Moved)));
+    assert!(matches!(authority.issue(&csr, &who), Err(AuthorityError::Moved)));
+    assert_eq!(std::fs::read(dir.join("register.json")).unwrap(), before);
+}

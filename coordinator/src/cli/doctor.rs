@@ -99,7 +99,10 @@ async fn examine(context: &Context) -> Vec<Finding> {
     let mut findings = vec![ok("state directory", format!("{}, closed to others", home.dir.display()))];
     if let Some(shared) = &context.shared {
         findings.push(match context.refresh().await {
-            Ok(()) => ok("shared state", format!("{} answers", shared.url())),
+            Ok(()) => match context.not_all_moved() {
+                Some(left) => warn("shared state", left, "it removes the key from here"),
+                None => ok("shared state", format!("{} answers", shared.url())),
+            },
             Err(error) => fail("shared state", error),
         });
     }

@@ -16,8 +16,9 @@ use crate::authority::Authority;
 use crate::exit::{self, Exit};
 use crate::inventory::{Cluster, Inventory};
 use crate::journal::{History, Journal, JournalError, LastWord, RunLog};
-use crate::plan::{self, Basis, Kind, Plan, Refusal, RefusalKind, Request};
-use crate::shared::{ClusterLock, lock_cluster};
+use crate::plan::{self, Basis, Kind, Plan, Refusal, RefusalKind, Request, Step, What};
+use crate::run::State;
+use crate::shared::{ClusterLock, Shared, lock_cluster};
 use crate::survey::{self, Assessment, Named, SilenceKind, Survey};
 
 /// A cluster as it stands at one moment, and the connections to change it.
@@ -197,6 +198,32 @@ impl Situation {
         silent.collect()
     }
 
+    /// What speaks against sealing the backup as the plan on record has it: whoever can write to the journal could have put a key
+    /// of his own there, and the inventory is believed.
+    pub(super) fn sealed_to_strangers(&self, state: &State) -> Vec<Refusal> {
+        let plan = state.plan();
+        let seals = |step: &Step| matches!(step.what, What::Backup { .. }) && !state.is_settled(step.no);
+        if state.turned_back().is_some() || !state.steps().any(seals) {
+            return Vec::new();
+        }
+        let refusal = |what: &str| Refusal {
+            kind: RefusalKind::Servers,
+            what: format!("the run would seal the backup to another key of {what} than the inventory has"),
+            remedy: format!(
+                "begin a new one: `umsid sync {}`. If neither was enrolled nor edited since, somebody altered the journal",
+                plan.cluster
+            ),
+        };
+        let strange = plan.servers.iter().filter(|(server, facts)| {
+            self.cluster.servers.get(*server).is_none_or(|entry| entry.recipient != facts.recipient)
+        });
+        let mut refusals: Vec<Refusal> = strange.map(|(server, _)| refusal(server.as_str())).collect();
+        if plan.escrow.as_ref().is_some_and(|escrow| Some(escrow) != self.cluster.escrow.as_ref()) {
+            refusals.push(refusal("escrow"));
+        }
+        refusals
+    }
+
     /// Refuses where a run of this cluster was begun and never came to an end or a halt: its umsid died, or is at it
     /// elsewhere.
     pub(super) async fn nobody_in_the_middle(&self, context: &Context, kind: Kind) -> anyhow::Result<()> {
@@ -271,25 +298,40 @@ fn named(request: &Request, cluster: &Cluster, history: &History) -> Named {
 /// The right to carry out runs of a cluster from here; nobody else has it until this is dropped.
 ///
 /// # Errors
-/// If another umsid is at work; its run is named.
+/// If another umsid is at work; its run is named. If the state was moved since this command began, from files into a database.
 pub(super) async fn lock(context: &Context, cluster: &ClusterName) -> anyhow::Result<ClusterLock> {
+    let lock = lock_wherever(context, cluster).await?;
+    let now = Shared::of(&context.home)?;
+    if now.as_ref().map(Shared::url) != context.shared.as_ref().map(Shared::url) {
+        let what =
+            format!("the state of {} was moved meanwhile: nothing was changed", context.home.dir.display());
+        return Err(exit::Refusal::new(Exit::Locked, what).remedy("type it again").into());
+    }
+    Ok(lock)
+}
+
+/// The same for whoever moves the state.
+pub(super) async fn lock_wherever(context: &Context, cluster: &ClusterName) -> anyhow::Result<ClusterLock> {
     if let Some(lock) = lock_cluster(&context.home, cluster).await? {
         return Ok(lock);
     }
-    let journal = Journal::open(&context.journal()).await?;
-    let runs = journal.runs().await?;
-    let open = runs.iter().find(|run| run.cluster == *cluster && run.standing == LastWord::Open);
-    let what = match open {
-        None => format!("another umsid is at work on {cluster}"),
-        Some(open) => {
-            let by = journal.load(&open.run).await.map(|log| log.state().by().to_owned());
-            let by = by.map_or(String::new(), |by| format!(" of {by}"));
-            format!("another umsid is at work on {cluster}: run {}{by}", open.run)
-        }
+    let who = match context.has_journal() {
+        true => at_work(&Journal::open(&context.journal()).await?, cluster).await?,
+        false => String::new(),
     };
-    Err(exit::Refusal::new(Exit::Locked, what)
+    Err(exit::Refusal::new(Exit::Locked, format!("another umsid is at work on {cluster}{who}"))
         .remedy("wait until it is done, or stop it where it runs")
         .into())
+}
+
+/// Which run is going on, and whose it is; empty if that cannot be told.
+async fn at_work(journal: &Journal, cluster: &ClusterName) -> anyhow::Result<String> {
+    let runs = journal.runs().await?;
+    let open = runs.iter().find(|run| run.cluster == *cluster && run.standing == LastWord::Open);
+    let Some(open) = open else { return Ok(String::new()) };
+    let by = journal.load(&open.run).await.map(|log| log.state().by().to_owned());
+    let by = by.map_or(String::new(), |by| format!(" of {by}"));
+    Ok(format!(": run {}{by}", open.run))
 }
 
 /// Gives every agent what it lacks: revocation list, certificate. What cannot be given is said, and no reason to stop.

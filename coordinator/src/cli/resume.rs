@@ -95,6 +95,10 @@ impl Resume {
             wait_for(context, &agents, &plan.cluster, servers, &self.wait_for).await?;
         }
         let situation = situation_of(context, &log, &needed(log.state())).await?;
+        let strangers = situation.sealed_to_strangers(log.state());
+        if !strangers.is_empty() {
+            return Err(refuse(context, &strangers));
+        }
         let work = Work::Resume(log, self.ignore_windows);
         drive(context, situation, work, &self.patience, Duration::ZERO, self.wait_for_window).await
     }

@@ -51,6 +51,23 @@ pub enum SharedError {
         /// Where it is.
         dir: PathBuf,
     },
+    /// Moving the state there was broken off, and what is there now is another's.
+    #[error("the state of {} was to be moved to {url}, and what is there is somebody else's", dir.display())]
+    Taken {
+        /// Where to.
+        url: StateUrl,
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// The connection was lost, or the server silent, while it was to take all there is.
+    #[error("whether {url} has taken it is not known")]
+    InDoubt {
+        /// Where.
+        url: StateUrl,
+        /// What became of the connection.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The journal in files cannot be read.
     #[error("the journal cannot be moved")]
     Journal(#[source] JournalError),
@@ -169,10 +186,21 @@ impl SharedError {
             Self::HalfMoved { url, dir } => (
                 Exit::NeedsOperator,
                 format!(
-                    "type it again: umsid init --move --state '{url}'; to stay with files instead, remove {}",
+                    "type it again: umsid init --move --state '{url}'; to stay with files instead, drop that database, where it may \
+                     still arrive, and remove {}",
                     dir.join("state-url").display()
                 ),
             ),
+            Self::Taken { dir, .. } => (
+                Exit::NeedsOperator,
+                format!(
+                    "to stay with files, remove {}; then they can be moved to an empty database",
+                    dir.join("state-url").display()
+                ),
+            ),
+            Self::InDoubt { .. } => {
+                (Exit::Unreachable, "type the same again when the database answers, and before anything else".into())
+            }
             Self::Copy(_) | Self::Journal(_) => return None,
         };
         Some((exit, remedy))

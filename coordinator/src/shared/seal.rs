@@ -11,10 +11,10 @@ use super::{Document, Name};
 pub struct DocumentKey(Zeroizing<[u8; 32]>);
 
 impl DocumentKey {
-    /// The one that belongs to this key of the authority, PEM.
+    /// The one that belongs to this key of the authority, PEM, whatever system's ends of lines it has.
     pub fn of(key_pem: &str) -> Self {
         let mut digest = Sha256::new_with_prefix(b"umsid documents\n");
-        digest.update(key_pem.trim().as_bytes());
+        key_pem.trim().split('\r').for_each(|part| digest.update(part.as_bytes()));
         Self(Zeroizing::new(digest.finalize().into()))
     }
 
@@ -26,7 +26,7 @@ impl DocumentKey {
     }
 
     /// HMAC-SHA256 over name, version, writer, time and text; hexadecimal.
-    pub(super) fn mac(&self, name: Name, document: &Document) -> String {
+    pub fn mac(&self, name: Name, document: &Document) -> String {
         data_encoding::HEXLOWER.encode(&self.over(name, document).finalize().into_bytes())
     }
 
@@ -65,5 +65,19 @@ mod tests {
         }
         assert!(!key.is_of(Name::Register, &good), "one document for another");
         assert!(!DocumentKey::of("another key").is_of(Name::Inventory, &good));
+    }
+
+    #[test]
+    fn a_key_is_the_same_on_every_system() {
+        let document = Document {
+            version: 1,
+            by: String::new(),
+            at: String::new(),
+            body: String::new(),
+            mac: String::new(),
+        };
+        let mac = |pem: &str| DocumentKey::of(pem).mac(Name::Key, &document);
+        assert_eq!(mac("one\r\ntwo\r\n"), mac("one\ntwo\n"));
+        assert_ne!(mac("one\ntwo\n"), mac("onetwo\n"));
     }
 }

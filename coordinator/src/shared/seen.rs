@@ -40,6 +40,15 @@ impl Seen {
         seen.save(shared)
     }
 
+    /// What both have seen; the copy of the inventory is that of the other.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        for (name, version) in other.versions {
+            let seen = self.versions.entry(name).or_default();
+            *seen = version.max(*seen);
+        }
+        Self { inventory: other.inventory, ..self }
+    }
+
     /// Takes in a version; `false`: a newer one was seen before.
     pub(super) fn takes(&mut self, name: Name, document: &Document) -> bool {
         let seen = self.versions.entry(name.to_string()).or_default();

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use umsid_common::chain;
 use umsid_common::durable::{self, Access};
 
-use crate::place::{Begun, Ran, SOON, Wanted};
+use crate::place::{Begun, CLUSTER, Ran, SOON, Wanted};
 use crate::team::{Team, missing};
 
 crate::tests! { missing;
@@ -14,6 +15,7 @@ crate::tests! { missing;
     what_does_not_do_is_not_taken,
     no_certificate_is_lost_when_two_issue_at_once,
     a_copy_edited_by_hand_counts_for_nothing_and_is_put_aside,
+    a_run_seals_to_whom_the_inventory_names_or_does_not_go_on,
 }
 
 /// An editor that does this with the file.
@@ -119,4 +121,40 @@ fn a_copy_edited_by_hand_counts_for_nothing_and_is_put_aside() {
     edits(&team, "bert", &editor(&team, "site", "sed -i 's/site2/south/' \"$1\"")).exits(0);
     let said = team.place.umsid(&["servers"]).exits(0).err;
     assert!(!said.contains("edited"), "{said}");
+}
+
+/// Whoever can write to the database can write a journal that is whole.
+fn a_run_seals_to_whom_the_inventory_names_or_does_not_go_on() {
+    let team = Team::new(Wanted::default());
+    let escrow = team.key_of("carla");
+    let named = format!("sed -i 's/^\\[clusters.hamburg\\]$/&\\nescrow = \"{escrow}\"/' \"$1\"");
+    edits(&team, "state", &editor(&team, "named", &named)).exits(0);
+    team.place.lab.break_servers(&["ums3"], umsid_lab::Break::Lasting).unwrap();
+    team.place.lab.set("ums1", "fails", "backup").unwrap();
+    team.place.umsid(&["sync", CLUSTER, "--yes", "--settle", "0"]).exits(1);
+    team.place.lab.set("ums1", "fails", "").unwrap();
+    let shown = team.place.umsid(&["inventory", "show", "-o", "json"]).exits(0).json();
+    let theirs = shown["clusters"][CLUSTER]["servers"]["ums3"]["recipient"].as_str().unwrap().to_owned();
+    let others = team.key_of("bert");
+    for (whose, from) in [("ums3", &theirs), ("escrow", &escrow)] {
+        rewrite_journal(&team, from, &others);
+        let said = team.place.umsid(&["resume"]).exits(1);
+        said.says(&format!("another key of {whose} than the inventory has")).says("umsid sync hamburg");
+        rewrite_journal(&team, &others, from);
+    }
+    assert_eq!(team.place.calls("ums3", "licensing restore"), 0);
+    team.place.umsid(&["resume"]).exits(0);
+    team.place.is_well();
+}
+
+fn rewrite_journal(team: &Team, from: &str, to: &str) {
+    let events: u64 = team.sql("SELECT count(*) FROM events").parse().unwrap();
+    let mut link = chain::genesis();
+    for number in 1..=events {
+        let field = |name: &str| team.sql(&format!("SELECT {name} FROM events WHERE number = {number}"));
+        let body = field("body").replace(from, to);
+        link = chain::link(&link, number, format!("{}\n{body}", field("at")).as_bytes());
+        let body = body.replace('\'', "''");
+        team.sql(&format!("UPDATE events SET body = '{body}', link = '{link}' WHERE number = {number}"));
+    }
 }

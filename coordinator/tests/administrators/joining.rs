@@ -1,5 +1,7 @@
 //! Who is let in, who is not, and who is not any more.
 
+use umsid::authority::Founding;
+use umsid::shared::{Document, DocumentKey, Envelope, Name};
 use umsid_testkit::PostgresServer;
 
 use crate::place::Wanted;
@@ -10,6 +12,7 @@ crate::tests! { missing;
     whoever_writes_himself_into_the_database_is_not_let_in_either,
     the_authoritys_key_is_nowhere_in_plain,
     another_authoritys_key_in_the_database_signs_nothing,
+    what_was_written_with_a_key_sealed_to_us_is_not_believed,
     whoever_is_taken_out_is_out,
     an_authority_that_was_replaced_is_refused,
     what_no_administrator_wrote_is_not_believed,
@@ -77,7 +80,43 @@ fn another_authoritys_key_in_the_database_signs_nothing() {
     team.sql(&format!("UPDATE documents SET body = '{foreign}' WHERE name = 'authority/key.json'"));
     let out = team.dir("observer");
     let line = ["observer", "add", "nagios", "--out", out.to_str().unwrap()];
-    team.place.umsid(&line).exits(8).says("no administrator wrote this");
+    team.place.umsid(&line).exits(8).says("it is not the key of this authority");
+}
+
+/// Who writes to the database makes an authority's key of his own, seals it to the administrators, whose keys everybody may read, and
+/// writes everything anew with it.
+fn what_was_written_with_a_key_sealed_to_us_is_not_believed() {
+    let team = Team::new(Wanted::default());
+    let dir = team.place.state();
+    let own = ("test".parse().unwrap(), team.key_of("state").parse().unwrap());
+    let forged = Founding::new(&"test".parse().unwrap()).unwrap();
+    let key = DocumentKey::of(&forged.key_pem());
+    let inventory = std::fs::read_to_string(dir.join("inventory.toml")).unwrap();
+    let write = |name: Name, body: &str| {
+        let version = team.sql(&format!("SELECT version + 1 FROM documents WHERE name = '{name}'"));
+        let mut document = Document {
+            version: version.parse().unwrap(),
+            by: "test".into(),
+            at: "2026-11-28T00:00:00Z".into(),
+            body: body.into(),
+            mac: String::new(),
+        };
+        document.mac = key.mac(name, &document);
+        let Document { version, by, at, body, mac } = document;
+        let body = body.replace('\'', "''");
+        team.sql(&format!(
+            "UPDATE documents SET version = {version}, changed_by = '{by}', changed_at = '{at}', body = '{body}', mac = '{mac}' \
+             WHERE name = '{name}'"
+        ));
+    };
+    write(Name::Certificate, &std::fs::read_to_string(dir.join("authority/certificate.pem")).unwrap());
+    write(Name::Register, &forged.register_text().unwrap());
+    write(Name::Inventory, &inventory.replace("127.0.0.1", "127.0.0.2"));
+    write(Name::Key, &Envelope::seal(&forged.key_pem(), [own].into()).unwrap().to_text());
+    for command in [&["servers"][..], &["status"], &["admins"]] {
+        team.place.umsid(command).exits(8).says("it is not the key of this authority");
+    }
+    assert_eq!(std::fs::read_to_string(dir.join("inventory.toml")).unwrap(), inventory);
 }
 
 fn whoever_is_taken_out_is_out() {

@@ -10,13 +10,13 @@ use umsid_common::name::{CallerName, Identity, Role};
 
 use super::super::{Context, own_identity, prepare};
 use super::{InShared, Init, Made, ask};
-use crate::authority::Authority;
+use crate::authority::{Authority, RegisterLock};
 use crate::database::{Location, StateUrl};
 use crate::exit::{Exit, Refusal};
 use crate::home::HomeLock;
 use crate::inventory::Inventory;
 use crate::journal::Journal;
-use crate::shared::{ClusterLock, DocumentKey, Envelope, Name, Shared};
+use crate::shared::{ClusterLock, DocumentKey, Envelope, Name, Shared, SharedError};
 
 impl Init {
     /// Moves the state of this directory into an empty database, or finishes that.
@@ -24,6 +24,7 @@ impl Init {
         let home = &context.home;
         home.open().context("nothing was moved")?;
         let dir = home.dir.display();
+        let (changes, _others) = alone(context).await?;
         let kept = Shared::of(home)?;
         if let Some(kept) = kept.as_ref().filter(|kept| *kept.url() != url) {
             let what = format!("the state of {dir} is in {}, not in its own files", kept.url());
@@ -37,7 +38,6 @@ impl Init {
             )
             .into());
         };
-        let (changes, _watching, _clusters) = alone(context).await?;
         let shared = Shared::at(home, url.clone(), name.as_str());
         shared.make_tables().await?;
         let begun = shared.is_begun().await?;
@@ -54,22 +54,20 @@ impl Init {
         }
         // Whoever put something else there meanwhile, is found out before anything is removed here.
         let opened = shared.refresh_alone(&changes).await?.opened;
+        let authority = Authority::open_shared(&home.authority_dir(), shared.clone(), Some(&opened.key_pem))?;
+        let identity = Identity { trust_domain: trust_domain.clone(), role: Role::Coordinator(name) };
+        let issued = authority.newest(&identity).context("our certificate is not on record there")?;
         fault::moment("move arrived");
         while let Some(key) = home.own_authority_key() {
             durable::remove(&key)?;
         }
         let aside =
             home.put_journal_aside().context("the journal cannot be put aside, and counts no more")?;
-        let authority = Authority::open_shared(&home.authority_dir(), shared, Some(&opened.key_pem))?;
-        let identity = Identity { trust_domain: trust_domain.clone(), role: Role::Coordinator(name) };
         let made = Made {
             state_dir: home.dir.clone(),
             trust_domain,
             coordinator: identity.to_string(),
-            certificate_until: authority
-                .newest(&identity)
-                .context("our certificate is not on record")?
-                .not_after,
+            certificate_until: issued.not_after,
             key_under_passphrase: false,
             shared: Some(InShared {
                 url: url.to_string(),
@@ -115,21 +113,26 @@ impl Init {
         if let Some(journal) = journal {
             journal.close().await;
         }
-        if let Err(error) = arrived {
-            if let Ok(false) = shared.is_begun().await {
+        match arrived {
+            Err(error @ SharedError::InDoubt { .. }) => Err(error.into()),
+            Err(error) => {
                 shared.forget()?;
-                return Err(anyhow::Error::new(error).context("nothing was moved"));
+                Err(anyhow::Error::new(error).context("nothing was moved"))
             }
-            let what =
-                "whether the state was moved is not known: type the same again when the database answers";
-            return Err(anyhow::Error::new(error).context(what));
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 }
 
+/// What keeps all others from changing anything here.
+struct Others {
+    _register: RegisterLock,
+    _watching: HomeLock,
+    _clusters: Vec<ClusterLock>,
+}
+
 /// Nobody else changes anything here, carries out runs, or watches.
-async fn alone(context: &Context) -> anyhow::Result<(HomeLock, HomeLock, Vec<ClusterLock>)> {
+async fn alone(context: &Context) -> anyhow::Result<(HomeLock, Others)> {
     let home = &context.home;
     let changes = home.lock().await?;
     let watching = home.lock_watch()?.ok_or_else(|| {
@@ -138,7 +141,8 @@ async fn alone(context: &Context) -> anyhow::Result<(HomeLock, HomeLock, Vec<Clu
     })?;
     let mut clusters = Vec::new();
     for cluster in Inventory::load(&home.inventory_path())?.clusters.keys() {
-        clusters.push(prepare::lock(context, cluster).await?);
+        clusters.push(prepare::lock_wherever(context, cluster).await?);
     }
-    Ok((changes, watching, clusters))
+    let register = RegisterLock::take(&home.authority_dir())?;
+    Ok((changes, Others { _register: register, _watching: watching, _clusters: clusters }))
 }
