@@ -199,7 +199,6 @@ fn what_the_database_does_not_take_stays_in_files() {
     let fault = [("UMSID_FAULT", "abort@move remembered")];
     place::umsid(&dir, &fault, &["init", "--move", "--state", &team.url]);
     std::fs::remove_file(dir.join("state-url")).unwrap();
-    // What was broken off left the journal's last words in a file beside it.
     let runs = team.place.umsid(&["runs"]).exits(0).out;
     let before = kept(&dir);
     // It breaks down when the documents and the list of runs are there.
@@ -208,8 +207,14 @@ fn what_the_database_does_not_take_stays_in_files() {
          CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()",
     );
     moves(&team, &dir, &[]).exits(1).says("nothing was moved").says("no room left");
-    assert_eq!(kept(&dir), before);
+    // The journal is another file whenever it was open; what is in it is told below.
+    let after = kept(&dir);
+    let is_journal = |name: &str| name.ends_with("state.db");
+    let changed = after.iter().filter(|file| !before.contains(file) && !is_journal(&file.0));
+    assert_eq!(changed.collect::<Vec<_>>(), Vec::<&(String, Digest)>::new());
+    assert_eq!(after.len(), before.len());
     assert_eq!(team.sql("SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM runs)"), "0");
+    assert_eq!(team.place.umsid(&["runs"]).exits(0).out, runs);
     team.sql("DROP TRIGGER refuse ON events");
     moves(&team, &dir, &[]).exits(0);
     assert_eq!(team.place.umsid(&["runs"]).exits(0).out, runs);
