@@ -185,6 +185,7 @@ fn with_the_database_away_all_stays_in_files() {
     let dir = team.place.state();
     server.stop();
     moves(&team, &dir, &[]).exits(5).says("see that the database server runs");
+    assert!(!dir.join("state-url").exists());
     team.place.umsid(&["status"]).exits(0);
     server.start_again();
     moves(&team, &dir, &[]).exits(0);
