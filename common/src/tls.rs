@@ -13,11 +13,14 @@ use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroize as _;
 
 use crate::digest::Digest;
 use crate::name::Identity;
@@ -30,6 +33,22 @@ pub use credentials::Credentials;
 pub use listener::{Accepted, Counted, Limits, Listener};
 pub use verifier::identity_of;
 use verifier::{Callee, CalleeVerifier, check_signature};
+
+/// The first certificate in a PEM text, DER; `None`: there is none that is whole.
+pub fn first_certificate(pem: &str) -> Option<Vec<u8>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|certificate| certificate.to_vec())
+}
+
+/// Whether this private key is that of the first certificate, both PEM.
+pub fn is_key_of(key_pem: &str, certificate_pem: &str) -> bool {
+    let Ok(mut key) = KeyPair::from_pem(key_pem) else { return false };
+    let der = first_certificate(certificate_pem).unwrap_or_default();
+    let is_of = x509_parser::parse_x509_certificate(&der).is_ok_and(|(_, certificate)| {
+        key.public_key_raw() == &*certificate.public_key().subject_public_key.data
+    });
+    key.zeroize();
+    is_of
+}
 
 /// The four files that say who we are and whom we trust.
 #[derive(Clone, Debug)]
@@ -247,4 +266,20 @@ fn client_config(callee: CalleeVerifier, presented: Arc<dyn ResolvesClientCert>)
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_certificate_is_found_among_other_things() {
+        let pem = |what: &str, body: &str| format!("-----BEGIN {what}-----\n{body}\n-----END {what}-----\n");
+        let (one, two) = (pem("CERTIFICATE", "b25l"), pem("CERTIFICATE", "dHdv"));
+        let text = format!("# ours\n{}{one}{two}", pem("PRIVATE KEY", "a2V5"));
+        assert_eq!(first_certificate(&text).as_deref(), Some(&b"one"[..]));
+        assert_eq!(first_certificate(&text.replace('\n', "\r\n")).as_deref(), Some(&b"one"[..]));
+        assert_eq!(first_certificate("-----BEGIN CERTIFICATE-----\nb25l"), None);
+        assert_eq!(first_certificate(""), None);
+    }
 }

@@ -31,7 +31,6 @@ mod sharing;
 pub use founding::Founding;
 pub use register::Entry;
 use register::Register;
-pub(crate) use sharing::is_key_of;
 
 /// Life of the authority itself. Agents keep a set of anchors, so that it can be replaced before this ends.
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
@@ -249,7 +248,7 @@ impl Authority {
 
     /// SHA-256 of its certificate, hexadecimal: what people compare.
     pub fn fingerprint(&self) -> String {
-        let der = crate::cli::first_certificate(&self.certificate_pem).unwrap_or_default();
+        let der = tls::first_certificate(&self.certificate_pem).unwrap_or_default();
         data_encoding::HEXLOWER.encode(&Sha256::digest(der))
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use data_encoding::BASE64;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use umsid_common::name::Identity;
@@ -37,7 +36,6 @@ mod observer;
 mod past;
 mod plan;
 mod prepare;
-pub mod printout;
 mod rekey;
 mod restart;
 mod resume;
@@ -52,8 +50,7 @@ mod unlock;
 mod wait_for;
 mod watch;
 
-pub(crate) use init::machine_name;
-pub use printout::{Format, Printout};
+pub use crate::printout::{Format, Printout};
 
 /// How long a command that has to end in time waits for copies to be refreshed.
 const QUICKLY: Duration = Duration::from_secs(2);
@@ -402,14 +399,7 @@ impl Context {
 fn own_identity(files: &tls::Files) -> anyhow::Result<Identity> {
     let pem = std::fs::read_to_string(&files.certificate)
         .with_context(|| format!("cannot read {}", files.certificate.display()))?;
-    Ok(tls::identity_of(&first_certificate(&pem).context("there is no certificate in the file")?)?)
-}
-
-/// The first certificate of a PEM file, DER.
-pub(crate) fn first_certificate(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    BASE64.decode(body.split_whitespace().collect::<String>().as_bytes()).ok()
+    Ok(tls::identity_of(&tls::first_certificate(&pem).context("there is no certificate in the file")?)?)
 }
 
 /// A date as people read it.

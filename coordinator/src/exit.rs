@@ -10,10 +10,10 @@ use umsid_proto::failure::{Code, Failure};
 
 use crate::agents::AgentError;
 use crate::authority::AuthorityError;
-use crate::cli::printout;
 use crate::home::HomeError;
 use crate::inventory::InventoryError;
 use crate::journal::JournalError;
+use crate::printout;
 use crate::run::{LeaseError, RunError};
 use crate::shared::SharedError;
 use crate::watch::book::BookError;

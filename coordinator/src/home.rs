@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use umsid_common::durable::{self, DurableError};
-use umsid_common::name::ClusterName;
+use umsid_common::name::{CallerName, ClusterName};
 use umsid_common::tls;
 
 /// How long to wait for another `umsid` that changes inventory or authority. It holds the lock for a few round trips to
@@ -283,6 +283,14 @@ impl Home {
     pub fn lock_watch(&self) -> Result<Option<HomeLock>, HomeError> {
         try_lock(&self.dir.join("watching"))
     }
+}
+
+/// This machine's name as far as it does as a name here.
+pub(crate) fn machine_name() -> CallerName {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("COMPUTERNAME").ok()).unwrap_or_default().to_lowercase();
+    let name = name.trim().split('.').next().unwrap_or_default();
+    name.parse().unwrap_or_else(|_| "coordinator".parse().expect("this is a name"))
 }
 
 fn try_lock(path: &Path) -> Result<Option<HomeLock>, HomeError> {

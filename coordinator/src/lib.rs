@@ -28,6 +28,7 @@ pub mod inventory;
 pub mod journal;
 pub mod metrics;
 pub mod plan;
+pub mod printout;
 pub mod progress;
 pub mod relay;
 pub mod report;

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use umsid_common::name::{ClusterName, RunId};
 
-use crate::cli::printout::{Format, Printout};
 use crate::plan::{Plan, Step, What};
+use crate::printout::{Format, Printout};
 use crate::report::{Report, seconds};
 use crate::run::{Event, Notice, Recorded, StepResult};
 

@@ -22,10 +22,10 @@ use sqlx::{Connection as _, Row as _};
 use umsid_common::durable::{self, Access};
 use umsid_common::name::CallerName;
 use umsid_common::seal::SealKey;
+use umsid_common::tls;
 
-use crate::authority::is_key_of;
 use crate::database::{self, Database, Location, Query, StateUrl};
-use crate::home::{Home, HomeError, HomeLock};
+use crate::home::{Home, HomeError, HomeLock, machine_name};
 use crate::journal::{CopyError, Journal};
 
 pub use change::Change;
@@ -203,7 +203,7 @@ impl Shared {
         if pinned.is_some_and(|pinned| pinned != certificate.as_bytes()) {
             return Err(SharedError::Stranger { url: self.url.clone(), dir: self.home.dir.clone() });
         }
-        if !is_key_of(&opened.key_pem, certificate) {
+        if !tls::is_key_of(&opened.key_pem, certificate) {
             let why = "it is not the key of this authority: somebody replaced it".to_owned();
             return Err(SharedError::Unusable { url: self.url.clone(), name: Name::Key, why });
         }
@@ -298,7 +298,7 @@ impl Shared {
     /// What this administrator is called, as far as that is known here.
     fn called(&self) -> CallerName {
         let last = self.by.rsplit('/').next().unwrap_or_default();
-        last.parse().unwrap_or_else(|_| crate::cli::machine_name())
+        last.parse().unwrap_or_else(|_| machine_name())
     }
 
     /// Where the copy of a document is.
@@ -323,8 +323,7 @@ impl Shared {
 /// Who a directory belongs to, by its certificate; empty before it has one.
 fn own_name(home: &Home) -> String {
     let pem = std::fs::read_to_string(home.tls_files().certificate).unwrap_or_default();
-    let identity =
-        crate::cli::first_certificate(&pem).and_then(|der| umsid_common::tls::identity_of(&der).ok());
+    let identity = tls::first_certificate(&pem).and_then(|der| tls::identity_of(&der).ok());
     identity.map(|identity| identity.to_string()).unwrap_or_default()
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rcgen::KeyPair;
+use umsid_common::tls;
 use zeroize::Zeroizing;
 
 use super::register::Register;
-use super::{Authority, AuthorityError, CERTIFICATE_LIFE, Key, text};
+use super::{Authority, AuthorityError, CERTIFICATE_LIFE, text};
 use crate::shared::{DocumentKey, Shared};
 
 /// How often a change of the register is tried: others change it too.
@@ -53,7 +53,8 @@ impl Authority {
     }
 
     fn key_fits(&self, path: &Path) -> Result<(), AuthorityError> {
-        if self.key.get().is_some_and(|key| fits(&key.0, &self.certificate_pem)) {
+        let key_pem = self.key.get().map(|key| Zeroizing::new(key.0.serialize_pem()));
+        if key_pem.is_some_and(|key_pem| tls::is_key_of(&key_pem, &self.certificate_pem)) {
             return Ok(());
         }
         let why = "it is not the key of this authority: somebody replaced it".to_owned();
@@ -78,16 +79,4 @@ impl Authority {
         }
         Err(AuthorityError::Crowded)
     }
-}
-
-/// Whether this private key, PEM, is that of this certificate.
-pub(crate) fn is_key_of(key_pem: &str, certificate_pem: &str) -> bool {
-    KeyPair::from_pem(key_pem).map(Key).is_ok_and(|key| fits(&key.0, certificate_pem))
-}
-
-fn fits(key: &KeyPair, certificate_pem: &str) -> bool {
-    let der = crate::cli::first_certificate(certificate_pem).unwrap_or_default();
-    x509_parser::parse_x509_certificate(&der).is_ok_and(|(_, certificate)| {
-        key.public_key_raw() == &*certificate.public_key().subject_public_key.data
-    })
 }

@@ -7,10 +7,10 @@ use umsid_common::durable;
 use umsid_common::name::{CallerName, Identity, Role};
 use umsid_common::seal::{Recipient, SealKey};
 
-use super::printout::{Cell, Tone};
 use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
+use crate::printout::{Cell, Tone};
 use crate::shared::{Change, Envelope, Opened, Shared};
 
 /// List the administrators who share this state, let one in, or take one out

@@ -6,12 +6,12 @@ use serde::Serialize;
 use umsid_common::tls::{Credentials, Tls};
 use umsid_proto::PROTOCOL;
 
-use super::printout::{Cell, Tone};
 use super::{Context, Format, count, day};
 use crate::agents::{Agent, AgentError, Agents};
 use crate::authority::Authority;
 use crate::exit::{self, Exit};
 use crate::inventory::Inventory;
+use crate::printout::{Cell, Tone};
 
 /// Examine this coordinator and its way to every server
 #[derive(Debug, Args)]

@@ -14,11 +14,11 @@ use umsid_common::name::{ClusterName, RunId};
 
 use super::drive::{Patience, Work, asked_to_leave, carry_out};
 use super::prepare::{Situation, lock};
-use super::printout::{Cell, Tone};
 use super::{Context, Format, ask, count};
 use crate::exit::{self, Exit};
 use crate::inventory::Cluster;
 use crate::plan::{Plan, Refusal, Request};
+use crate::printout::{Cell, Tone};
 use crate::progress::Display;
 use crate::report::{Outcome, Report, seconds};
 

@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::json;
 use umsid_common::name::{ClusterName, RunId, ServerName};
 
-use super::printout::{Cell, Tone};
 use super::runs::open_journal;
 use super::{Context, Format};
 use crate::copies::{Copies, Holdings, age, holdings, longer};
 use crate::exit::{self, Exit};
 use crate::journal::{Journal, JournalError, RunLog};
+use crate::printout::{Cell, Tone};
 use crate::run::Standing;
 
 /// What the agents of a cluster hold; those that do not answer are named.

@@ -13,6 +13,7 @@ use super::{Context, Format, ask, day};
 use crate::authority::{Authority, Founding};
 use crate::database::StateUrl;
 use crate::exit::{Exit, Refusal};
+use crate::home::machine_name;
 use crate::inventory::Inventory;
 use crate::shared::{DocumentKey, Envelope, Name, Shared};
 
@@ -224,12 +225,4 @@ impl Made {
         }
         Ok(Exit::Success)
     }
-}
-
-/// This machine's name as far as it does as a name here.
-pub(crate) fn machine_name() -> CallerName {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = name.or_else(|| std::env::var("COMPUTERNAME").ok()).unwrap_or_default().to_lowercase();
-    let name = name.trim().split('.').next().unwrap_or_default();
-    name.parse().unwrap_or_else(|_| "coordinator".parse().expect("this is a name"))
 }

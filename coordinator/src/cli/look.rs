@@ -15,11 +15,11 @@ use umsid_common::tls::Tls;
 use super::Context;
 use super::past::Told;
 use super::prepare::tending;
-use super::printout::Printout;
 use crate::agents::{Agent, Agents};
 use crate::authority::Authority;
 use crate::condition::{self, Condition, Finding, Kind, Level, Limits};
 use crate::inventory::{Cluster, Inventory};
+use crate::printout::Printout;
 use crate::survey::{self, Assessment, Named};
 
 /// The servers, and an identity that may ask their agents.

@@ -10,10 +10,10 @@ use umsid_common::durable::{self, Access};
 use umsid_common::name::{CallerName, Identity, Role};
 use umsid_common::tls;
 
-use super::printout::Cell;
 use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
+use crate::printout::Cell;
 
 /// Identities that may look at servers and change nothing, for monitoring: list, issue or revoke them
 #[derive(Debug, Args)]

@@ -13,10 +13,10 @@ use umsid_common::durable::{self, Access};
 use umsid_common::name::{ClusterName, ServerName};
 
 use super::prepare::{Situation, refuse};
-use super::printout::{Cell, Tone};
 use super::{Context, Format, count};
 use crate::exit::{self, Exit};
 use crate::plan::{self, Forecast, Kind, Plan, Refusal, RefusalKind, Request, RestartScope, What, hours};
+use crate::printout::{Cell, Tone};
 use crate::survey::SyncState;
 
 /// Largest plan file that is read, in bytes. A plan for fifty servers has a tenth of a megabyte.

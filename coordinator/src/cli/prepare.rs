@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use jiff::Zoned;
 use umsid_common::name::{ClusterName, Role, RunId, ServerName};
 
-use super::printout::Printout;
 use super::{Context, day};
 use crate::agents::{Agent, Agents};
 use crate::authority::Authority;
@@ -17,6 +16,7 @@ use crate::exit::{self, Exit};
 use crate::inventory::{Cluster, Inventory};
 use crate::journal::{History, Journal, JournalError, LastWord, RunLog};
 use crate::plan::{self, Basis, Kind, Plan, Refusal, RefusalKind, Request, Step, What};
+use crate::printout::Printout;
 use crate::run::State;
 use crate::shared::{ClusterLock, Shared, lock_cluster};
 use crate::survey::{self, Assessment, Named, SilenceKind, Survey};

@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde_json::json;
 use umsid_common::name::{ClusterName, RunId, ServerName};
 
-use super::printout::{Cell, Tone};
 use super::unlock::said;
 use super::{Context, Format};
 use crate::exit::{Exit, Refusal};
 use crate::journal::{Act, Journal, JournalError, LastWord, RecordedAct, RunLog, RunSummary};
+use crate::printout::{Cell, Tone};
 use crate::report::{Outcome, Report, Stopwatch, Timeline, durations, outcome, seconds};
 use crate::run::{Event, Recorded, State, Status, StepResult};
 

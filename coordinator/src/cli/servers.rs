@@ -8,11 +8,11 @@ use serde::Serialize;
 use umsid_common::address::check_address;
 use umsid_common::name::{ClusterName, Identity, Role, ServerName, SiteName};
 
-use super::printout::{Cell, Tone};
 use super::trust::{self, Told};
 use super::{Context, Format, ask, day};
 use crate::exit::{Exit, Refusal};
 use crate::inventory::{Inventory, Server};
+use crate::printout::{Cell, Tone};
 use crate::shared;
 
 /// List the enrolled servers, say where one is reached now, or take one out

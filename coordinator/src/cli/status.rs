@@ -13,11 +13,11 @@ use umsid_proto::model::{HealthStatus, Inspection, RawOutput, ServiceStatus};
 use super::look::Eyes;
 use super::past::{Past, Told};
 use super::prepare::wanted;
-use super::printout::{Cell, Tone};
 use super::unfinished::Unfinished;
 use super::{Context, Format, day};
 use crate::exit::Exit;
 use crate::inventory::{Cluster, Server};
+use crate::printout::{Cell, Tone};
 use crate::survey::{self, Assessment, MainServer, Named, Report, Silence, Survey, SyncState};
 
 /// Clocks of one installation differ by at most a minute (UMS_FACTS §6).

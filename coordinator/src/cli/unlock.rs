@@ -13,13 +13,13 @@ use umsid_proto::failure::{Code, Failure};
 use umsid_proto::model::{LeaseRef, LeaseState, Operation};
 
 use super::prepare::{by, lock, meant};
-use super::printout::{Cell, Tone};
 use super::runs::open_journal;
 use super::{Context, Format, ask, count};
 use crate::agents::{Agent, AgentError, Agents};
 use crate::exit::{self, Exit, Refusal};
 use crate::inventory::Server;
 use crate::journal::{Act, Journal, RecordedAct};
+use crate::printout::{Cell, Tone};
 use crate::run::{LARGEST_EPOCH, is_fence};
 use crate::survey::Silence;
 

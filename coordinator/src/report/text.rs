@@ -7,7 +7,7 @@ use umsid_common::digest::Fingerprint;
 use umsid_proto::model::RawOutput;
 
 use super::{FailedStep, Outcome, Report};
-use crate::cli::printout::{Cell, Tone};
+use crate::printout::{Cell, Tone};
 use crate::run::Stuck;
 use crate::survey::SyncState;
 

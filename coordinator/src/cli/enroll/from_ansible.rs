@@ -10,11 +10,11 @@ use umsid_common::name::{ClusterName, ServerName, SiteName};
 
 use super::Enroll;
 use crate::ansible::{AnsibleError, Found, Listing, SiteGroup, Wanted};
-use crate::cli::printout::{Cell, Tone};
 use crate::cli::{Context, Format, count};
 use crate::enrolment::{Candidate, JoinFiles, address_is_free};
 use crate::exit::{Exit, Refusal};
 use crate::inventory::{Inventory, Server};
+use crate::printout::{Cell, Tone};
 
 /// Largest listing that is read, in bytes: that of ten thousand hosts with a hundred variables each has some thirty megabytes.
 const LARGEST: u64 = 128 << 20;

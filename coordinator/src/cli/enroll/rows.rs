@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use umsid_common::name::{ClusterName, ServerName};
 
-use crate::cli::printout::{Cell, Tone};
 use crate::cli::{Context, Format, day};
 use crate::enrolment::{Candidate, Enrolled, EnrolmentError};
+use crate::printout::{Cell, Tone};
 
 /// One server.
 #[derive(Serialize)]
