@@ -225,7 +225,7 @@ pub fn judge(survey: &Survey, assessment: &Assessment, limits: &Limits) -> Condi
                 let unknown = verdict.state == SyncState::Unknown && assessment.main.is_ok();
                 if verdict.state == SyncState::NotInSync {
                     let remedy = format!(
-                        "`umsid plan {}` shows what a sync would do, `umsid sync` does it",
+                        "`umsid plan {0}` shows what a sync would do, `umsid sync {0}` does it",
                         survey.cluster
                     );
                     let finding = Finding::new(Level::Critical, Kind::NotInSync, "not in sync");

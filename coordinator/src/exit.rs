@@ -10,6 +10,7 @@ use umsid_proto::failure::{Code, Failure};
 
 use crate::agents::AgentError;
 use crate::authority::AuthorityError;
+use crate::database::{Ailment, ailment};
 use crate::home::HomeError;
 use crate::inventory::InventoryError;
 use crate::journal::JournalError;
@@ -256,6 +257,11 @@ pub(crate) fn of_home(error: &HomeError) -> (Exit, &'static str) {
         HomeError::Missing { .. } => {
             (Exit::Failed, "run `umsid init`, or name the right directory with --state-dir")
         }
+        HomeError::NoInventory { .. } => (
+            Exit::Failed,
+            "put inventory.toml back from a backup; if it was `umsid init` that was broken off here, remove the directory and \
+             type that again",
+        ),
         HomeError::Thread(_) => (Exit::Failed, ""),
         HomeError::Directory(_) | HomeError::Lock { .. } => {
             (Exit::Failed, "it must belong to you and be closed to others: chmod 0700")
@@ -347,6 +353,7 @@ fn of_journal(error: &JournalError) -> Exit {
         JournalError::Corrupt { .. } | JournalError::CorruptActs { .. } | JournalError::Damaged { .. } => {
             Exit::NeedsOperator
         }
+        JournalError::Database { source, .. } if ailment(source) == Ailment::Unreachable => Exit::Unreachable,
         JournalError::Database { .. } | JournalError::Torn(_) | JournalError::Illegal(_) => Exit::Failed,
     }
 }

@@ -36,6 +36,12 @@ pub enum HomeError {
         /// The directory.
         dir: PathBuf,
     },
+    /// There was an inventory.
+    #[error("{dir} has no inventory.toml any more, and other state of umsid")]
+    NoInventory {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file is where the directory should be.
     #[error("{dir} is no directory")]
     NoDirectory {
@@ -182,7 +188,8 @@ impl Home {
     /// Checks that `umsid init` was here and that nobody else can read it.
     ///
     /// # Errors
-    /// [`HomeError::Missing`] before `umsid init`; [`HomeError::Directory`] if others have access.
+    /// [`HomeError::Missing`] before `umsid init`, [`HomeError::NoInventory`] if only part of it is there;
+    /// [`HomeError::Directory`] if others have access.
     pub fn open(&self) -> Result<(), HomeError> {
         if self.is_observers() {
             return Err(HomeError::OnlyLooks { dir: self.dir.clone() });
@@ -199,7 +206,10 @@ impl Home {
     pub fn open_to_look(&self) -> Result<(), HomeError> {
         self.no_file()?;
         if !self.inventory_path().exists() {
-            return Err(HomeError::Missing { dir: self.dir.clone() });
+            let dir = self.dir.clone();
+            let began =
+                self.authority_dir().join("certificate.pem").exists() || self.database_path().exists();
+            return Err(if began { HomeError::NoInventory { dir } } else { HomeError::Missing { dir } });
         }
         for dir in [self.dir.clone(), self.tls_dir()] {
             durable::private_dir(&dir)?;
@@ -349,6 +359,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = home(&dir).open().unwrap_err().to_string();
         assert!(error.ends_with("run `umsid init` first"), "{error}");
+    }
+
+    #[test]
+    fn a_lost_inventory_is_no_reason_to_begin_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(&dir);
+        home.create().unwrap();
+        assert!(matches!(home.open(), Err(HomeError::Missing { .. })));
+        durable::replace(&home.authority_dir().join("certificate.pem"), b"", durable::Access::Private)
+            .unwrap();
+        assert!(matches!(home.open(), Err(HomeError::NoInventory { .. })));
     }
 
     #[test]

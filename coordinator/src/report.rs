@@ -147,6 +147,15 @@ pub struct Stopwatch {
 }
 
 impl Report {
+    /// Another run has come after it: what it would still do, it does not, and what it left the other has cleared away.
+    pub fn overtaken(&mut self) {
+        self.next.clear();
+        self.left_over.clear();
+        if let Some(halt) = &mut self.halt {
+            halt.remedy.clear();
+        }
+    }
+
     /// What a run's record says; `by_request`: going back is what was asked for.
     pub fn of(log: &RunLog, watch: Stopwatch, by_request: bool) -> Self {
         Self::from_record(log.run(), log.state(), log.events(), watch, by_request)

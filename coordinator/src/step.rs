@@ -136,8 +136,12 @@ async fn transfer(shift: &Arc<Shift>, state: &State, no: u32, from: &ServerName)
     }
     let mut patience = Patience::new(shift.pace.contact);
     let mut altered = 0;
+    let servers = match to.as_slice() {
+        [(only, _)] => only.to_string(),
+        several => format!("{} servers", several.len()),
+    };
     loop {
-        shift.doing(no, format!("streaming {size} bytes to {} servers", to.len()), None);
+        shift.doing(no, format!("streaming {size} bytes to {servers}"), None);
         match relay::relay(source, &shift.lease, digest, size, &to).await {
             Ok(()) => return Ok(done(0, Yield::Nothing)),
             Err(fault) => match fault.error {

@@ -8,7 +8,7 @@ use umsid_common::name::{CallerName, Identity, Role};
 use umsid_common::seal::{Recipient, SealKey};
 
 use super::trust::{self, Told};
-use super::{Context, Format, ask, day};
+use super::{Context, Format, ask, count, day};
 use crate::exit::{Exit, Refusal};
 use crate::printout::{Cell, Tone};
 use crate::shared::{Change, Envelope, Opened, Shared};
@@ -91,7 +91,7 @@ fn shared(context: &Context) -> anyhow::Result<&Shared> {
     context.shared.as_ref().ok_or_else(|| {
         Refusal::new(Exit::Usage, "the state of this directory is in its own files, and nobody shares it")
             .remedy(
-                "`umsid init --state postgres://USER@HOST/DATABASE` begins shared state in another directory",
+                "`umsid init --move --state postgres://USER@HOST/DATABASE` moves it into a database that others may share",
             )
             .into()
     })
@@ -198,8 +198,9 @@ async fn remove(context: &Context, name: CallerName, yes: bool) -> anyhow::Resul
         context.out.json(&removed)?;
     } else {
         context.out.text(format_args!(
-            "{} is no administrator any more; {revoked} certificates revoked (revocation list {})",
+            "{} is no administrator any more; {} revoked (revocation list {})",
             removed.name,
+            count(revoked, "certificate"),
             removed.told.crl_number()
         ))?;
         removed.told.print(context)?;

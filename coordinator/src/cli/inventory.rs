@@ -1,10 +1,10 @@
 //! `umsid inventory`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use umsid_common::durable::{self, Access};
+use umsid_common::durable::{self, Access, DurableError};
 
 use super::{Context, Format};
 use crate::exit::{Exit, Refusal};
@@ -58,22 +58,65 @@ fn show(context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// What a person edits, and the inventory it was begun from.
+struct Draft {
+    path: PathBuf,
+    base: PathBuf,
+}
+
+impl Draft {
+    /// One begun from this inventory. What was not taken the last time is gone on with.
+    ///
+    /// # Errors
+    /// If the inventory has changed since that was begun: it would undo what others did.
+    fn of(context: &Context, inventory: &str) -> anyhow::Result<Self> {
+        let file = |name| context.home.dir.join(name);
+        let draft = Self { path: file("inventory.draft.toml"), base: file("inventory.draft.base") };
+        let begun_from = durable::read_optional(&draft.base)?.unwrap_or_default();
+        if durable::read_optional(&draft.path)?.is_some_and(|text| text != begun_from) {
+            if begun_from != inventory.as_bytes() {
+                return Err(draft.is_overtaken());
+            }
+            context
+                .out
+                .say(format_args!("this is {}, which was not taken the last time", draft.path.display()));
+            return Ok(draft);
+        }
+        durable::replace(&draft.path, inventory.as_bytes(), Access::Private)?;
+        durable::replace(&draft.base, inventory.as_bytes(), Access::Private)?;
+        Ok(draft)
+    }
+
+    fn is_overtaken(&self) -> anyhow::Error {
+        let what = "the inventory was changed meanwhile: nothing was changed here";
+        let remedy = format!("your text is in {}: compare, remove it, and edit again", self.path.display());
+        Refusal::new(Exit::Locked, what).remedy(remedy).into()
+    }
+
+    fn remove(&self) -> Result<(), DurableError> {
+        durable::remove(&self.path)?;
+        durable::remove(&self.base).map(drop)
+    }
+}
+
 async fn edit(context: &Context) -> anyhow::Result<Exit> {
     let before = text(context)?;
-    let draft = context.home.dir.join("inventory.draft.toml");
-    // What was not taken the last time is gone on with.
-    if !draft.exists() {
-        durable::replace(&draft, before.as_bytes(), Access::Private)?;
+    let kept = Draft::of(context, &before)?;
+    let draft = &kept.path;
+    if let Err(error) = open_in_editor(draft).await {
+        if durable::read_optional(draft)?.is_some_and(|text| text == before.as_bytes()) {
+            kept.remove()?;
+        }
+        return Err(error);
     }
-    open_in_editor(&draft).await?;
-    let after = durable::read_optional(&draft)?.context("the editor removed the file")?;
+    let after = durable::read_optional(draft)?.context("the editor removed the file")?;
     let after = String::from_utf8(after).context("what was saved is not UTF-8 text")?;
     if after == before {
-        std::fs::remove_file(&draft).context("the draft stays")?;
+        kept.remove().context("the draft stays")?;
         context.out.say("nothing was changed");
         return Ok(Exit::Success);
     }
-    let new = Inventory::check(&draft, &after)?;
+    let new = Inventory::check(draft, &after)?;
     let path = context.home.inventory_path();
     // An inventory that is broken may be mended this way, too.
     if let Ok(old) = Inventory::check(&path, &before)
@@ -90,13 +133,11 @@ async fn edit(context: &Context) -> anyhow::Result<Exit> {
     // Not held while a person thinks.
     let mut change = Change::begin(&context.home).await?;
     if text(context)? != before {
-        let what = "the inventory was changed meanwhile: nothing was changed here";
-        let remedy = format!("your text is in {}: compare, remove it, and edit again", draft.display());
-        return Err(Refusal::new(Exit::Locked, what).remedy(remedy).into());
+        return Err(kept.is_overtaken());
     }
     durable::replace(&path, after.as_bytes(), Access::Private)?;
     change.publish_inventory().await?;
-    std::fs::remove_file(&draft).context("the inventory is changed, the draft stays")?;
+    kept.remove().context("the inventory is changed, the draft stays")?;
     context.out.say("the inventory is changed");
     Ok(Exit::Success)
 }

@@ -119,6 +119,15 @@ pub(super) fn newer_sync(runs: &[RunSummary], cluster: &ClusterName, run: &RunId
         .map(|other| other.run.clone())
 }
 
+/// The synchronization that began after a run that is not over, which does not go on any more.
+fn overtaken_by(runs: &[RunSummary], run: &RunId) -> Option<RunId> {
+    let this = runs.iter().find(|other| other.run == *run)?;
+    if matches!(this.standing, LastWord::Ended(_)) {
+        return None;
+    }
+    newer_sync(runs, &this.cluster, run)
+}
+
 #[derive(Serialize)]
 struct Entry<'a> {
     run: &'a RunId,
@@ -127,16 +136,18 @@ struct Entry<'a> {
     begun: jiff::Timestamp,
     standing: &'static str,
     detail: &'a str,
+    overtaken_by: Option<RunId>,
 }
 
-fn entry(run: &RunSummary) -> Entry<'_> {
+fn entry<'a>(run: &'a RunSummary, runs: &[RunSummary]) -> Entry<'a> {
     let (standing, detail) = match &run.standing {
         LastWord::Open => ("open", ""),
         LastWord::Halted(why) => ("halted", why.as_str()),
         LastWord::Stuck(why) => ("stuck", why.as_str()),
         LastWord::Ended(how) => ("ended", how.as_str()),
     };
-    Entry { run: &run.run, cluster: &run.cluster, kind: &run.kind, begun: run.begun, standing, detail }
+    let (RunSummary { run, cluster, kind, begun, .. }, overtaken_by) = (run, overtaken_by(runs, &run.run));
+    Entry { run, cluster, kind, begun: *begun, standing, detail, overtaken_by }
 }
 
 impl Runs {
@@ -149,6 +160,7 @@ impl Runs {
         let runs = journal.runs().await?;
         if let Some(Show::Show { run, svg }) = self.show {
             let log = journal.load(&run_meant(&runs, &run)?).await?;
+            let newer = overtaken_by(&runs, log.run());
             if svg {
                 let plan = log.state().plan();
                 let title = format!("{} of {}, run {}", plan.request.kind.as_str(), plan.cluster, log.run());
@@ -156,7 +168,7 @@ impl Runs {
                 return Ok(Exit::Success);
             }
             let acts = journal.history_of_acts(Some(&log.state().plan().cluster)).await?;
-            return show(context, &log, &acts);
+            return show(context, &log, &acts, newer.as_ref());
         }
         if let Some(cluster) = &self.cluster
             && !runs.iter().any(|run| run.cluster == *cluster)
@@ -165,7 +177,7 @@ impl Runs {
             inventory.cluster(cluster)?;
         }
         let of_it = |run: &&RunSummary| self.cluster.as_ref().is_none_or(|cluster| run.cluster == *cluster);
-        let list: Vec<Entry<'_>> = runs.iter().filter(of_it).map(entry).collect();
+        let list: Vec<Entry<'_>> = runs.iter().filter(of_it).map(|run| entry(run, &runs)).collect();
         if context.out.format() == Format::Json {
             context.out.json(&json!({ "runs": list }))?;
         } else if list.is_empty() {
@@ -180,6 +192,9 @@ impl Runs {
                     (_, _) => ("open", Tone::Bad),
                 };
                 let why = match entry.standing {
+                    _ if entry.overtaken_by.is_some() => {
+                        entry.overtaken_by.iter().map(|newer| format!("{newer} came after it")).collect()
+                    }
                     "halted" | "stuck" => one_line(entry.detail, LONGEST_WHY),
                     "open" => "going on, or its umsid died".to_owned(),
                     _ => String::new(),
@@ -200,9 +215,18 @@ impl Runs {
     }
 }
 
-fn show(context: &Context, log: &RunLog, acts: &[RecordedAct]) -> anyhow::Result<Exit> {
+fn show(
+    context: &Context,
+    log: &RunLog,
+    acts: &[RecordedAct],
+    newer: Option<&RunId>,
+) -> anyhow::Result<Exit> {
     let (state, events) = (log.state(), log.events());
-    let report = Report::of(log, Stopwatch { elapsed_ms: whole_ms(events), ..Stopwatch::default() }, true);
+    let mut report =
+        Report::of(log, Stopwatch { elapsed_ms: whole_ms(events), ..Stopwatch::default() }, true);
+    if newer.is_some() {
+        report.overtaken();
+    }
     if context.out.format() == Format::Json {
         let steps: Vec<_> = rows(state, events).into_iter().map(|row| row.document()).collect();
         context.out.json(&json!({
@@ -210,6 +234,7 @@ fn show(context: &Context, log: &RunLog, acts: &[RecordedAct]) -> anyhow::Result
             "cluster": state.plan().cluster,
             "by": state.by(),
             "outcome": outcome(state),
+            "overtaken_by": newer,
             "plan": state.plan(),
             "digest": state.plan().digest(),
             "steps": steps,
@@ -252,6 +277,9 @@ fn show(context: &Context, log: &RunLog, acts: &[RecordedAct]) -> anyhow::Result
     let aftermath = report.aftermath();
     if !aftermath.is_empty() {
         context.out.text(aftermath.trim_end())?;
+    }
+    if let Some(newer) = newer {
+        context.out.text(format_args!("run {newer} came after it: it does not go on any more"))?;
     }
     Ok(Exit::Success)
 }

@@ -32,22 +32,23 @@ impl Ailment {
                 "check room and permissions of the state directory, then `umsid resume`"
             }
             (Location::Server(_), Self::Unreachable) => {
-                "see that the database server runs and can be reached from here, then `umsid resume` goes on with a run that \
-                 halted"
+                "see that the database server runs and can be reached from here, then type it again; a run that halted goes on \
+                 with `umsid resume`"
             }
             (Location::Server(_), Self::Refused) => {
                 "check user, password (~/.pgpass or PGPASSWORD), the server's certificate (?sslrootcert=FILE) and what that \
-                 user may do there, then `umsid resume` goes on with a run that halted"
+                 user may do there, then type it again; a run that halted goes on with `umsid resume`"
             }
             (Location::Server(_), Self::Full) => {
-                "make room on the database server (disk, connections), then `umsid resume` goes on with a run that halted"
+                "make room on the database server (disk, connections), then type it again; a run that halted goes on with `umsid \
+                 resume`"
             }
             (Location::Server(_), Self::Damaged) => {
                 "put the database back from a backup of the server's; begin no run before that, for what the others did is \
                  in it too"
             }
             (Location::Server(_), Self::Other) => {
-                "the log of the database server says more; then `umsid resume` goes on with a run that halted"
+                "the log of the database server says more; a run that halted goes on with `umsid resume`"
             }
         }
     }

@@ -110,7 +110,10 @@ fn silent_servers(basis: &Basis<'_>, request: &Request, plan: &Plan, found: &mut
         };
         let mut remedy = silence.remedy().to_owned();
         if request.only.is_empty() {
-            remedy.push_str("; or name the servers to go on with: --only SERVER --restart restored");
+            remedy.push_str("; or name the servers to go on with: --only SERVER");
+            if request.kind == Kind::Sync {
+                remedy.push_str(" --restart restored");
+            }
         } else if !named {
             remedy.push_str("; or leave it out of the restarts: --restart restored");
         }

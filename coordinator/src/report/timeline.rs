@@ -111,7 +111,9 @@ impl Timeline {
         }
         if !short.is_empty() {
             let sum = short.iter().map(|bar| took(bar)).sum();
-            let _ = writeln!(text, "  and {} shorter steps, {} together", short.len(), seconds(sum));
+            let steps =
+                if short.len() == 1 { "1 shorter step" } else { &format!("{} shorter steps", short.len()) };
+            let _ = writeln!(text, "  and {steps}, {} together", seconds(sum));
         }
         text
     }
@@ -216,7 +218,7 @@ mod tests {
         assert!(lines[1].contains("ums1") && lines[1].ends_with(&"█".repeat(30)), "{text}");
         assert!(lines[2].ends_with(&format!("{}{}", " ".repeat(30), "█".repeat(10))), "{text}");
         assert!(!text.contains("ums2"), "it was hidden: {text}");
-        assert_eq!(lines[3], "  and 1 shorter steps, 0.0 s together");
+        assert_eq!(lines[3], "  and 1 shorter step, 0.0 s together");
         assert_eq!(Timeline { bars: Vec::new(), whole: 0 }.text(), "");
     }
 

@@ -7,12 +7,13 @@ use umsid_common::chain;
 use umsid_common::durable::{self, Access};
 
 use crate::place::{Begun, CLUSTER, Ran, SOON, Wanted};
-use crate::team::{Team, missing};
+use crate::team::{Team, files, missing};
 
 crate::tests! { missing;
     what_one_changes_the_other_sees,
     of_two_who_edit_at_once_the_second_keeps_a_draft,
     what_does_not_do_is_not_taken,
+    a_draft_undoes_nothing_that_was_done_since,
     no_certificate_is_lost_when_two_issue_at_once,
     a_copy_edited_by_hand_counts_for_nothing_and_is_put_aside,
     a_run_seals_to_whom_the_inventory_names_or_does_not_go_on,
@@ -87,6 +88,29 @@ fn what_does_not_do_is_not_taken() {
     assert!(team.document("inventory.toml").contains("mended"));
     let other = editor(&team, "other", "sed -i 's/^trust_domain.*/trust_domain = \"another\"/' \"$1\"");
     edits(&team, "state", &other).exits(2).says("trust domain");
+}
+
+fn a_draft_undoes_nothing_that_was_done_since() {
+    let team = Team::new(Wanted::default());
+    let servers = || {
+        let listed = team.place.umsid(&["servers", "-o", "json"]).exits(0).json();
+        listed.as_array().unwrap().len()
+    };
+    let (nothing, broken) =
+        (editor(&team, "nothing", "true"), editor(&team, "broken", "echo 'main = 7 of 9' >>\"$1\""));
+    // Left alone, and an editor that failed, leave nothing behind.
+    edits(&team, "state", &editor(&team, "fails", "false")).exits(1);
+    team.place.umsid(&["servers", "remove", "hamburg/ums3", "--yes"]).exits(0);
+    edits(&team, "state", &nothing).exits(0).says("nothing was changed");
+    assert_eq!(servers(), 2);
+    edits(&team, "state", &broken).exits(1);
+    edits(&team, "state", &nothing).exits(1).says("which was not taken the last time");
+    team.place.umsid(&["servers", "remove", "hamburg/ums2", "--yes"]).exits(0);
+    edits(&team, "state", &nothing).exits(4).says("was changed meanwhile").says("inventory.draft.toml");
+    assert_eq!(servers(), 1);
+    std::fs::remove_file(team.place.state().join("inventory.draft.toml")).unwrap();
+    edits(&team, "state", &nothing).exits(0).says("nothing was changed");
+    assert!(!files(&team.place.state()).iter().any(|file| file.display().to_string().contains("draft")));
 }
 
 fn no_certificate_is_lost_when_two_issue_at_once() {

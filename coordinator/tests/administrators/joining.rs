@@ -127,7 +127,7 @@ fn whoever_is_taken_out_is_out() {
     team.place
         .umsid(&["admins", "remove", "bert", "--yes"])
         .exits(0)
-        .shows("1 certificates revoked")
+        .shows("1 certificate revoked")
         .says("begin anew");
     team.types("bert", &["status"]).exits(7).says("is the key of no administrator");
     // With what is on his disk alone he gets nowhere either: the agents were told.

@@ -40,6 +40,13 @@ fn a_run_that_another_has_overtaken_is_neither_resumed_nor_rolled_back() {
         place.umsid(arguments).exits(1).says("came after");
     }
     assert_eq!((place.fingerprint("ums3"), place.starts()), (truth, starts));
+    // Nor is either offered.
+    place.umsid(&["runs"]).exits(0).shows("came after it");
+    let shown = place.umsid(&["runs", "show", &run]).exits(0).shows("came after it").out;
+    assert!(
+        !["umsid resume", "umsid rollback", "left over"].iter().any(|what| shown.contains(what)),
+        "{shown}"
+    );
 }
 
 #[test]
