@@ -119,10 +119,10 @@ pub(super) fn newer_sync(runs: &[RunSummary], cluster: &ClusterName, run: &RunId
         .map(|other| other.run.clone())
 }
 
-/// The synchronization that began after a run that is not over, which does not go on any more.
+/// The synchronization that began after one that is not over, and does not go on any more.
 fn overtaken_by(runs: &[RunSummary], run: &RunId) -> Option<RunId> {
     let this = runs.iter().find(|other| other.run == *run)?;
-    if matches!(this.standing, LastWord::Ended(_)) {
+    if this.kind != "sync" || matches!(this.standing, LastWord::Ended(_)) {
         return None;
     }
     newer_sync(runs, &this.cluster, run)

@@ -55,6 +55,11 @@ fn a_run_that_a_newer_sync_came_after_is_not_resumed() {
     assert!(unfinished(&runs).is_err());
     let cluster = "a".parse().unwrap();
     assert_eq!(newer_sync(&runs, &cluster, &OLD.parse().unwrap()).unwrap().as_str(), NEW);
+    assert_eq!(overtaken_by(&runs, &OLD.parse().unwrap()).unwrap().as_str(), NEW);
+    assert!(overtaken_by(&runs, &NEW.parse().unwrap()).is_none());
+    // Of a restart no backup is left that others would have cleared away.
+    let restart = [run(NEW, "a", "sync", ended()), run(OLD, "a", "restart", halted())];
+    assert!(overtaken_by(&restart, &OLD.parse().unwrap()).is_none());
     // Another cluster's sync does not matter.
     let runs = [run(NEW, "b", "sync", ended()), run(OLD, "a", "sync", halted())];
     assert_eq!(unfinished(&runs).unwrap().as_str(), OLD);
