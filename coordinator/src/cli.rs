@@ -50,6 +50,7 @@ mod unlock;
 mod wait_for;
 mod watch;
 
+pub(crate) use crate::printout::count;
 pub use crate::printout::{Format, Printout};
 
 /// How long a command that has to end in time waits for copies to be refreshed.
@@ -292,23 +293,25 @@ impl Context {
                 self.out.say(format_args!("going on with copies, which may be old: {error:#}"));
                 Ok(())
             }
-            result => {
-                result?;
-                if let Some(left) = self.not_all_moved() {
-                    self.out.say(left);
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                if let Some((left, remedy)) = self.not_all_moved() {
+                    self.out.say(format_args!("{left}\n  what to do: {remedy}"));
                 }
                 Ok(())
             }
         }
     }
 
-    /// What a move to a database that was broken off has left to do, if the state has arrived there.
-    fn not_all_moved(&self) -> Option<String> {
+    /// What a move to a database that was broken off has left, if the state has arrived there, and what to do about it.
+    fn not_all_moved(&self) -> Option<(String, String)> {
         let (url, key) = (self.shared.as_ref()?.url(), self.home.own_authority_key()?);
-        Some(format!(
-            "the move to {url} is not finished, and the authority's key is still in {} too; type it again: umsid init --move \
-             --state '{url}'",
-            key.display()
+        Some((
+            format!(
+                "the move to {url} is not finished: the authority's key is still in {} too",
+                key.display()
+            ),
+            format!("type it again: umsid init --move --state '{url}'"),
         ))
     }
 
@@ -405,9 +408,4 @@ fn own_identity(files: &tls::Files) -> anyhow::Result<Identity> {
 /// A date as people read it.
 pub(crate) fn day(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%d").to_string()
-}
-
-/// As `1 server`, `2 servers`.
-pub(crate) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -238,6 +238,11 @@ fn narrowest(header: &[&str], rows: &[Vec<Cell>]) -> usize {
     header.iter().enumerate().map(column).sum()
 }
 
+/// As `1 server`, `2 servers`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -115,9 +115,8 @@ impl Shared {
         Ok(durable::replace(&self.home.state_url_path(), text.as_bytes(), Access::Private)?)
     }
 
-    /// The state of the directory is in its own files again, and nothing was seen of any other.
+    /// The state of the directory is in its own files again.
     pub fn forget(&self) -> Result<(), SharedError> {
-        durable::remove(&self.home.documents_seen_path())?;
         Ok(durable::remove(&self.home.state_url_path()).map(drop)?)
     }
 
@@ -151,7 +150,7 @@ impl Shared {
         let mut connection = self.connect().await?;
         let mut change = connection.begin().await.map_err(self.failed("write"))?;
         for (name, body) in documents {
-            if !self.replace(&mut change, *name, (0, body), key).await? {
+            if self.replace(&mut change, *name, (0, body), key).await?.is_none() {
                 return Err(SharedError::Overtaken { name: *name, by: "another".into() });
             }
         }

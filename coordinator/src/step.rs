@@ -12,6 +12,7 @@ use umsid_proto::model::{Effect, LeaseRef};
 
 use crate::agents::{Agent, AgentError};
 use crate::plan::What;
+use crate::printout::count;
 use crate::relay;
 use crate::run::{Notice, Pace, State, StepResult, Tell, Yield};
 use crate::survey::Survey;
@@ -136,10 +137,7 @@ async fn transfer(shift: &Arc<Shift>, state: &State, no: u32, from: &ServerName)
     }
     let mut patience = Patience::new(shift.pace.contact);
     let mut altered = 0;
-    let servers = match to.as_slice() {
-        [(only, _)] => only.to_string(),
-        several => format!("{} servers", several.len()),
-    };
+    let servers = count(to.len(), "server");
     loop {
         shift.doing(no, format!("streaming {size} bytes to {servers}"), None);
         match relay::relay(source, &shift.lease, digest, size, &to).await {

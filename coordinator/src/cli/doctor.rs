@@ -100,7 +100,7 @@ async fn examine(context: &Context) -> Vec<Finding> {
     if let Some(shared) = &context.shared {
         findings.push(match context.refresh().await {
             Ok(()) => match context.not_all_moved() {
-                Some(left) => warn("shared state", left, "it removes the key from here"),
+                Some((left, remedy)) => warn("shared state", left, remedy),
                 None => ok("shared state", format!("{} answers", shared.url())),
             },
             Err(error) => fail("shared state", error),

@@ -103,12 +103,7 @@ async fn edit(context: &Context) -> anyhow::Result<Exit> {
     let before = text(context)?;
     let kept = Draft::of(context, &before)?;
     let draft = &kept.path;
-    if let Err(error) = open_in_editor(draft).await {
-        if durable::read_optional(draft)?.is_some_and(|text| text == before.as_bytes()) {
-            kept.remove()?;
-        }
-        return Err(error);
-    }
+    open_in_editor(draft).await?;
     let after = durable::read_optional(draft)?.context("the editor removed the file")?;
     let after = String::from_utf8(after).context("what was saved is not UTF-8 text")?;
     if after == before {

@@ -9,6 +9,7 @@ use svg::node::element::{Group, Line, Rectangle, Style, Text, Title};
 
 use super::critical_path;
 use super::text::seconds;
+use crate::printout;
 use crate::run::{Event, Recorded, State};
 
 /// Columns the bars have on a terminal.
@@ -111,8 +112,7 @@ impl Timeline {
         }
         if !short.is_empty() {
             let sum = short.iter().map(|bar| took(bar)).sum();
-            let steps =
-                if short.len() == 1 { "1 shorter step" } else { &format!("{} shorter steps", short.len()) };
+            let steps = printout::count(short.len(), "shorter step");
             let _ = writeln!(text, "  and {steps}, {} together", seconds(sum));
         }
         text

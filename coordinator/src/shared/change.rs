@@ -50,7 +50,7 @@ impl Change {
         let path = shared.copy(Name::Inventory);
         let text = durable::read_optional(&path)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
-        match shared.put(lock, Name::Inventory, (inventory.version, &text), key).await {
+        match shared.put_alone(lock, Name::Inventory, (inventory.version, &text), key).await {
             Ok(()) => {
                 inventory.version += 1;
                 inventory.body = text;
@@ -73,7 +73,7 @@ impl Change {
         let Some(Everywhere { shared, lock, envelope, key, .. }) = &mut self.everywhere else {
             return Ok(());
         };
-        shared.put(lock, Name::Key, (*envelope, &new.to_text()), key).await?;
+        shared.put_alone(lock, Name::Key, (*envelope, &new.to_text()), key).await?;
         *envelope += 1;
         Ok(())
     }
@@ -81,14 +81,14 @@ impl Change {
 
 impl Shared {
     /// Writes a document, or says who was faster.
-    async fn put(
+    async fn put_alone(
         &self,
         lock: &mut Lock,
         name: Name,
         new: (u64, &str),
         key: &DocumentKey,
     ) -> Result<(), SharedError> {
-        if self.replace(&mut lock.0, name, new, key).await? {
+        if self.put(&mut lock.0, name, new, key).await? {
             return Ok(());
         }
         let by = self.read(&mut lock.0, name, key).await?.by;

@@ -114,14 +114,15 @@ impl Shared {
         Ok(self.one_of(&self.read_all(connection).await?, name, key)?.clone())
     }
 
-    /// Writes a document if `version` of it is the newest, 0: if there is none; `false`: it is not.
+    /// Writes a document if `version` of it is the newest, 0: if there is none, and gives it as it is there then; `None`: it is
+    /// not. That it was seen is for whoever knows that it stays.
     pub(super) async fn replace(
         &self,
         connection: &mut PgConnection,
         name: Name,
         (version, body): (u64, &str),
         key: &DocumentKey,
-    ) -> Result<bool, SharedError> {
+    ) -> Result<Option<Document>, SharedError> {
         let sql = match version {
             0 => {
                 "INSERT INTO documents (name, changed_by, changed_at, body, mac, version) \
@@ -139,11 +140,22 @@ impl Shared {
             Query::new(sql).text(name.as_str()).text(&new.by).text(&new.at).text(&new.body).text(&new.mac);
         let query = query.number(version);
         let done = database::answer(query.bound().execute(connection)).await.map_err(self.failed("write"))?;
-        let written = done.rows_affected() == 1;
-        if written {
-            Seen::written(self, name, &new)?;
+        Ok((done.rows_affected() == 1).then_some(new))
+    }
+
+    /// The same, for good.
+    pub(super) async fn put(
+        &self,
+        connection: &mut PgConnection,
+        name: Name,
+        new: (u64, &str),
+        key: &DocumentKey,
+    ) -> Result<bool, SharedError> {
+        let written = self.replace(connection, name, new, key).await?;
+        if let Some(document) = &written {
+            Seen::written(self, name, document)?;
         }
-        Ok(written)
+        Ok(written.is_some())
     }
 
     /// The register of certificates as it is in the database, from where there is no runtime.
@@ -159,7 +171,7 @@ impl Shared {
         key: &DocumentKey,
     ) -> Result<bool, SharedError> {
         super::blocking(async {
-            self.replace(&mut self.connect().await?, Name::Register, (version, body), key).await
+            self.put(&mut self.connect().await?, Name::Register, (version, body), key).await
         })
     }
 }

@@ -98,7 +98,7 @@ fn a_draft_undoes_nothing_that_was_done_since() {
     };
     let (nothing, broken) =
         (editor(&team, "nothing", "true"), editor(&team, "broken", "echo 'main = 7 of 9' >>\"$1\""));
-    // Left alone, and an editor that failed, leave nothing behind.
+    // A draft that nobody edited counts for nothing.
     edits(&team, "state", &editor(&team, "fails", "false")).exits(1);
     team.place.umsid(&["servers", "remove", "hamburg/ums3", "--yes"]).exits(0);
     edits(&team, "state", &nothing).exits(0).says("nothing was changed");

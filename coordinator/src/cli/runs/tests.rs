@@ -57,7 +57,7 @@ fn a_run_that_a_newer_sync_came_after_is_not_resumed() {
     assert_eq!(newer_sync(&runs, &cluster, &OLD.parse().unwrap()).unwrap().as_str(), NEW);
     assert_eq!(overtaken_by(&runs, &OLD.parse().unwrap()).unwrap().as_str(), NEW);
     assert!(overtaken_by(&runs, &NEW.parse().unwrap()).is_none());
-    // Of a restart no backup is left that others would have cleared away.
+    // A restart that halted can still be gone on with.
     let restart = [run(NEW, "a", "sync", ended()), run(OLD, "a", "restart", halted())];
     assert!(overtaken_by(&restart, &OLD.parse().unwrap()).is_none());
     // Another cluster's sync does not matter.
